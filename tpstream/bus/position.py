@@ -1,0 +1,27 @@
+"""Where a record stands, and where it first arrived (DESIGN §3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NewType
+
+Life = NewType("Life", bytes)
+"""The 16 bytes of the UUID of one life of the topics; an offset means something only within it."""
+
+NO_LIFE = Life(bytes(16))
+
+
+class Position(NamedTuple):
+    """A place in the raw topic. Ordered within one life and partition; never across them."""
+
+    life: Life
+    partition: int
+    offset: int
+    index: int = 0
+
+    def at(self, index: int) -> Position:
+        """The same record's `index`-th element."""
+        return Position(self.life, self.partition, self.offset, index)
+
+    def identity(self) -> str:
+        """A text that no other position has: the stem of ids of rows, alarms and commands."""
+        return f"{self.life.hex()[:12]}-{self.partition}-{self.offset}-{self.index}"

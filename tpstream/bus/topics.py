@@ -1,0 +1,78 @@
+"""The topics, declared once each: name, record type, partitions, and how long records stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tpstream import messages
+from tpstream.errors import TpstreamError
+
+V = TypeVar("V")
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Topic(Generic[V]):
+    """A Kafka topic. `by_device`: keyed by device number over TPSTREAM_PARTITIONS; else one partition."""
+
+    name: str
+    type: type[V]
+    by_device: bool = True
+    compact: bool = False
+    decoder: Any = None
+
+    def encode(self, value: V) -> bytes:
+        """The record's value as JSON bytes (raw bytes for a topic of bytes)."""
+        return value if isinstance(value, bytes) else _encode(value)
+
+    def decode(self, data: bytes) -> V:
+        """A record's value; TpstreamError names the topic and the field that is wrong."""
+        if self.decoder is None:
+            return data  # type: ignore[return-value]
+        try:
+            return self.decoder.decode(data)  # type: ignore[no-any-return]
+        except msgspec.DecodeError as error:
+            raise TpstreamError(f"{self.name}: {error}") from None
+
+
+_all: dict[str, Topic[Any]] = {}
+
+
+def _topic(name: str, kind: type[V], *, by_device: bool = True, compact: bool = False) -> Topic[V]:
+    decoder = None if kind is bytes else msgspec.json.Decoder(kind)
+    topic = Topic(name, kind, by_device, compact, decoder)
+    _all[name] = topic
+    return topic
+
+
+uplink_raw = _topic("tp.uplink.raw.v1", bytes)
+uplink_telemetry = _topic("tp.uplink.telemetry.v1", messages.Telemetry)
+uplink_response = _topic("tp.uplink.response.v1", messages.Response)
+device_status = _topic("tp.device.status.v1", messages.DeviceStatus)
+windows = _topic("tp.windows.v1", messages.WindowResult)
+alarms = _topic("tp.alarms.v1", messages.Alarm)
+downlink_command = _topic("tp.downlink.command.v1", messages.CommandRequest)
+command_status = _topic("tp.command.status.v1", messages.CommandStatus)
+downlink_mqtt = _topic("tp.downlink.mqtt.v1", bytes)
+dead_letters = _topic("tp.dlq.v1", messages.DeadLetter)
+late = _topic("tp.late.v1", messages.LatePoint)
+life = _topic("tp.life.v1", messages.LifeRecord, by_device=False)
+config_devices = _topic("tp.config.devices.v1", messages.Device, by_device=False, compact=True)
+config_profiles = _topic("tp.config.profiles.v1", messages.Document, by_device=False, compact=True)
+config_scripts = _topic("tp.config.scripts.v1", messages.Document, by_device=False, compact=True)
+config_rules = _topic("tp.config.rules.v1", messages.Document, by_device=False, compact=True)
+config_releases = _topic("tp.config.releases.v1", messages.Release, by_device=False, compact=True)
+
+
+def all_topics() -> tuple[Topic[Any], ...]:
+    """Every topic of tpstream, in the order in which they are created (the life's first)."""
+    return (life, *(t for t in _all.values() if t is not life))
+
+
+def by_name(name: str) -> Topic[Any]:
+    """The declared topic of that name; KeyError if there is none."""
+    return _all[name]

@@ -1,0 +1,150 @@
+"""Every setting once: typed, read from `TPSTREAM_*` in the environment or a TOML file.
+
+`Settings.load()` is called once by the command line and handed down; nothing below reads
+the environment. The environment wins over the file, the file over the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tpstream.errors import ConfigurationError
+
+PREFIX = "TPSTREAM_"
+
+
+def _setting(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings with their meaning; `tpstream settings` prints this table."""
+
+    # Where things are
+    host: str = _setting("127.0.0.1", "Address that the parts of `tpstream up` listen on")
+    mqtt_port: int = _setting(1883, "Port of the bridge's MQTT endpoint")
+    kafka_port: int = _setting(9092, "Port of the embedded Kafka-protocol broker")
+    web_port: int = _setting(6066, "Port of the web console, REST API, /health and /metrics")
+    store_port: int = _setting(8123, "Port of the store's ClickHouse HTTP interface")
+    bridge_web_port: int = _setting(6067, "Port of the bridge's /health and /metrics")
+    worker_web_port: int = _setting(6070, "First port tried by further workers for /health and /metrics")
+    data_dir: Path = _setting(Path("var"), "Folder for state, the embedded store and logs")
+    kafka: str = _setting("", "Kafka bootstrap servers host:port,…; empty: host and kafka_port")
+    store_host: str = _setting("", "Host of the ClickHouse HTTP interface; empty: host")
+    store_user: str = _setting("default", "User of the store")
+    store_password: str = _setting("", "Password of the store")
+    database: str = _setting("default", "Database of the store")
+    tenant: str = _setting("default", "Tenant of devices that name none")
+    app: str = _setting("", "Folder of the user's application (app.toml); empty: none")
+
+    # Topics
+    partitions: int = _setting(8, "Partitions of topics keyed by device, fixed for a life of the topics")
+    replication: int = _setting(1, "Replicas of each topic partition")
+
+    # Bridge
+    bridge_way: str = _setting("endpoint", "Way in: `endpoint` (devices connect here) or `broker`")
+    broker_url: str = _setting("mqtt://127.0.0.1:1884", "Broker for the way in `broker`")
+    broker_client_id: str = _setting("tpstream-bridge-0", "Client id of the persistent session there")
+    trusted_identity: str = _setting("login", "Trusted identity sources: login,prefix,topic,envelope")
+    register_on_first_sight: bool = _setting(False, "Register unknown device numbers with the default profile")
+    receive_maximum: int = _setting(20, "Unacknowledged publishes read from one connection")
+    max_buffered_bytes: int = _setting(64_000_000, "Unacknowledged payload bytes over all connections")
+    max_payload: int = _setting(1_000_000, "Bytes of a payload that is taken whole")
+    max_packet: int = _setting(16_000_000, "Bytes of an MQTT packet; above, the connection is closed")
+    max_connections: int = _setting(50_000, "Device connections of one bridge")
+
+    # Worker
+    roles: str = _setting("process,store", "Roles of a worker: process, store")
+    session_timeout: float = _setting(15.0, "Seconds after which Kafka gives a silent worker's partitions away")
+    checkpoint_ms: int = _setting(200, "Milliseconds between checkpoints of the role process")
+    store_ms: int = _setting(500, "Milliseconds after which the store's batch is written at the latest")
+    store_rows: int = _setting(100_000, "Rows at which the store's batch is written at once")
+    lane_records: int = _setting(20_000, "Records buffered per partition before its fetching pauses")
+    lane_bytes: int = _setting(8_000_000, "Bytes buffered per partition before its fetching pauses")
+    handler_seconds: float = _setting(60.0, "Seconds that one batch may take in a handler")
+    retention_days: float = _setting(0.0, "Points older than this go to tp.late.v1 only; 0: kept for ever")
+    clock_ahead_hours: float = _setting(24.0, "Points further ahead than this are dead letters `clock`")
+
+    # Scripts (PROTOCOL, Scripts)
+    script_cpu_ms: int = _setting(25, "CPU budget of one script call, ms")
+    script_wall_ms: int = _setting(100, "A script is stopped at the latest after this, ms")
+    script_memory_bytes: int = _setting(8_000_000, "Memory budget of a script")
+    script_max_chars: int = _setting(50_000, "Characters of a script")
+    script_max_result: int = _setting(300_000, "Bytes of a script's result")
+
+    # Downlink
+    command_timeout: float = _setting(30.0, "Seconds to wait for a device's answer to a command")
+    command_attempts: int = _setting(3, "Times a command is sent before it is TIMED_OUT")
+    command_expiry: float = _setting(3600.0, "Seconds after which an undelivered command is EXPIRED")
+
+    # Embedded
+    kafka_memory_mb: int = _setting(512, "Memory at which `up` begins a new life of the embedded broker")
+    stop_seconds: float = _setting(10.0, "Seconds for an orderly stop of `up`")
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka bootstrap servers, comma separated host:port."""
+        return self.kafka or f"{self.host}:{self.kafka_port}"
+
+    @property
+    def store_address(self) -> tuple[str, int]:
+        """Host and port of the ClickHouse HTTP interface."""
+        return (self.store_host or self.host, self.store_port)
+
+    @classmethod
+    def load(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        config: Path | None = None,
+        **overrides: Any,
+    ) -> Settings:
+        """Settings from overrides, else the environment, else the TOML file, else the defaults.
+
+        Raises ConfigurationError naming the setting that is unknown or has a bad value.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = dict(_from_file(config)) if config else {}
+        known = {f.name for f in fields(cls)}
+        for name, text in environ.items():
+            if name.startswith(PREFIX) and name[len(PREFIX) :].lower() in known:
+                values[name[len(PREFIX) :].lower()] = text
+        values.update({k: v for k, v in overrides.items() if v is not None})
+        return cls(**{f.name: _convert(f.name, str(f.type), values[f.name]) for f in fields(cls) if f.name in values})
+
+    def environ(self) -> dict[str, str]:
+        """The settings as environment variables, to hand them to a child process."""
+        return {PREFIX + f.name.upper(): str(getattr(self, f.name)) for f in fields(self)}
+
+
+def _from_file(path: Path) -> Mapping[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read settings {path}: {error.strerror}; check --config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    values = content.get("tpstream", content)
+    unknown = set(values) - {f.name for f in fields(Settings)}
+    if unknown:
+        raise ConfigurationError(f"{path}: unknown setting {sorted(unknown)[0]!r}; `tpstream settings` lists them all")
+    return dict(values)
+
+
+def _convert(name: str, kind: str, value: Any) -> Any:
+    text = str(value).strip()
+    try:
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        return Path(text) if kind == "Path" else text
+    except (ValueError, KeyError):
+        raise ConfigurationError(f"{PREFIX}{name.upper()}={text!r} is not of type {kind}") from None
