@@ -16,12 +16,12 @@ class Position(NamedTuple):
     life: Life
     partition: int
     offset: int
-    index: int = 0
+    item: int = 0
 
-    def at(self, index: int) -> Position:
-        """The same record's `index`-th element."""
-        return Position(self.life, self.partition, self.offset, index)
+    def at(self, item: int) -> Position:
+        """The same record's element number `item`."""
+        return Position(self.life, self.partition, self.offset, item)
 
     def identity(self) -> str:
         """A text that no other position has: the stem of ids of rows, alarms and commands."""
-        return f"{self.life.hex()[:12]}-{self.partition}-{self.offset}-{self.index}"
+        return f"{self.life.hex()[:12]}-{self.partition}-{self.offset}-{self.item}"

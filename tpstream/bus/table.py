@@ -74,7 +74,7 @@ class TablePartition(Generic[V]):
             return False
         for partition, offset, index in entry.marks:
             if partition == position.partition:
-                return (position.offset, position.index) <= (offset, index)
+                return (position.offset, position.item) <= (offset, index)
         return False
 
     def put(self, key: str, value: V, position: Position | None = None) -> None:
@@ -84,7 +84,7 @@ class TablePartition(Generic[V]):
             self._undo[key] = old
         marks = old.marks if old is not None and old.life == self.life else ()
         if position is not None:
-            mark = (position.partition, position.offset, position.index)
+            mark = (position.partition, position.offset, position.item)
             if len(marks) <= 1 and (not marks or marks[0][0] == mark[0]):
                 marks = (mark,)
             else:
