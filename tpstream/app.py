@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tpstream.bus.batch import Batch
+from tpstream.bus.table import Table
 from tpstream.bus.topics import Topic
 from tpstream.errors import ConfigurationError
 from tpstream.settings import Settings
@@ -31,6 +32,7 @@ class Agent:
     name: str
     handler: Handler
     topics: tuple[Topic[Any], ...]
+    tables: tuple[Table[Any], ...]
     role: str
 
 
@@ -55,9 +57,15 @@ class App:
         self.windows: dict[str, Window] = {}
 
     def batch_agent(
-        self, *topics: Topic[Any], name: str | None = None, role: str = "process"
+        self,
+        *topics: Topic[Any],
+        tables: tuple[Table[Any], ...] = (),
+        name: str | None = None,
+        role: str = "process",
     ) -> Callable[[Handler], Handler]:
         """Declare a handler of batches: records of one partition of one of the topics, in order.
+
+        `tables` are those that it writes; a table belongs to one agent.
 
         A batch is acknowledged when the handler has returned and what it sent, stored or
         wrote to tables is durable. If it raises, all of that is dropped: `Unavailable` is
@@ -66,7 +74,7 @@ class App:
         """
 
         def declare(handler: Handler) -> Handler:
-            agent = Agent(name or handler.__name__, handler, topics, role)
+            agent = Agent(name or handler.__name__, handler, topics, tables, role)
             if agent.name in self.agents and self.agents[agent.name].handler.__module__ != handler.__module__:
                 raise ConfigurationError(f"two agents are named {agent.name!r}; give one another name=")
             self.agents[agent.name] = agent

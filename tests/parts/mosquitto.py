@@ -1,0 +1,1 @@
+"""A real part for tests: mosquitto."""
