@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiokafka
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 
 from tpstream.bus.envelope import Headers
 from tpstream.bus.partitioner import partition_of
@@ -24,7 +24,27 @@ log = logging.getLogger(__name__)
 Delivered = Callable[[str, int, list[Any], int], None]
 """Called with topic, partition, the tokens of the records in order, and the first one's offset."""
 
-_Item = tuple[bytes, bytes | None, Headers, int, Any]
+
+class _Item(NamedTuple):
+    key: bytes
+    value: bytes | None
+    headers: Headers
+    timestamp: int
+    token: Any
+    size: int
+
+
+class _Place:
+    """One partition of one topic: what waits for it, and who waits for what."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.pending: deque[_Item] = deque()
+        self.added = 0
+        self.delivered = 0
+        self.waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.drain: asyncio.Task[None] | None = None
 
 
 class Producer:
@@ -54,10 +74,7 @@ class Producer:
         self._client_id = client_id
         self._batch_bytes = batch_bytes
         self._kafka: aiokafka.AIOKafkaProducer | None = None
-        self._pending: dict[tuple[str, int], deque[_Item]] = {}
-        self._drains: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._places: dict[tuple[str, int], _Place] = {}
 
     async def start(self) -> None:
         """Connect; waits for Kafka for ever, saying so once."""
@@ -87,10 +104,11 @@ class Producer:
                 return
 
     async def stop(self) -> None:
-        """Close; what is not acknowledged by Kafka then is dropped (call `flush` before)."""
-        for task in self._drains.values():
-            task.cancel()
-        await asyncio.gather(*self._drains.values(), return_exceptions=True)
+        """Close; what Kafka has not acknowledged by then is dropped (call `flush` before)."""
+        drains = [place.drain for place in self._places.values() if place.drain is not None]
+        for drain in drains:
+            drain.cancel()
+        await asyncio.gather(*drains, return_exceptions=True)
         if self._kafka is not None:
             await self._kafka.stop()
 
@@ -110,88 +128,92 @@ class Producer:
             raise Rejected(f"{topic}: a record of {size} bytes is above the limit of {self._max_request}")
         if partition is None:
             partition = partition_of(key, self.partitions)
-        place = (topic, partition)
-        pending = self._pending.get(place)
-        if pending is None:
-            pending = self._pending[place] = deque()
-        pending.append((key, value, headers, timestamp, token))
+        place = self._places.get((topic, partition))
+        if place is None:
+            place = self._places[topic, partition] = _Place(topic, partition)
+        place.pending.append(_Item(key, value, headers, timestamp, token, size))
+        place.added += 1
         self.buffered_bytes += size
         self.unacknowledged += 1
-        self._idle.clear()
-        if place not in self._drains:
-            self._drains[place] = asyncio.get_running_loop().create_task(self._drain(place, pending))
+        if place.drain is None:
+            place.drain = asyncio.get_running_loop().create_task(self._drain(place))
         return partition
 
     async def flush(self) -> None:
-        """Return when everything added so far is acknowledged by Kafka."""
-        await self._idle.wait()
+        """Return when Kafka has acknowledged everything that was added before the call."""
+        waiting: list[asyncio.Future[None]] = []
+        for place in self._places.values():
+            if place.delivered < place.added:
+                future = asyncio.get_running_loop().create_future()
+                place.waiters.append((place.added, future))
+                waiting.append(future)
+        if waiting:
+            await asyncio.gather(*waiting)
 
-    async def _drain(self, place: tuple[str, int], pending: deque[_Item]) -> None:
+    async def _drain(self, place: _Place) -> None:
         try:
-            while pending:
-                items, base = await self._send_some(place, pending)
-                for item in items:
-                    self.buffered_bytes -= len(item[0]) + len(item[1] or b"")
+            while place.pending:
+                items, base = await self._send_some(place)
+                place.delivered += len(items)
+                self.buffered_bytes -= sum(item.size for item in items)
                 self.unacknowledged -= len(items)
+                while place.waiters and place.waiters[0][0] <= place.delivered:
+                    future = place.waiters.popleft()[1]
+                    if not future.done():
+                        future.set_result(None)
                 if self._delivered is not None:
-                    self._delivered(*place, [item[4] for item in items], base)
+                    self._delivered(place.topic, place.partition, [item.token for item in items], base)
         finally:
-            del self._drains[place]
-            if not self.unacknowledged:
-                self._idle.set()
+            place.drain = None
 
-    async def _send_some(self, place: tuple[str, int], pending: deque[_Item]) -> tuple[list[_Item], int]:
-        """Send one batch from the head of `pending`, for as long as it takes; what went, and its offset."""
-        delay = 0.05
+    async def _send_some(self, place: _Place) -> tuple[list[_Item], int]:
+        """Send one batch from the head of what waits, for as long as it takes; what went, and its offset."""
+        assert self._kafka is not None, "start() was not called"
         items: list[_Item] = []
-        while True:
-            assert self._kafka is not None, "start() was not called"
-            builder = self._kafka.create_batch()
-            # A batch in doubt is repeated with the same records, so that its sequence stays one.
-            if items:
-                for key, value, headers, timestamp, _ in items:
-                    builder.append(key=key, value=value, timestamp=timestamp, headers=headers)
-            else:
-                while pending:
-                    key, value, headers, timestamp, _ = pending[0]
-                    if builder.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
-                        break
-                    items.append(pending.popleft())
-                if not items:  # one record larger than a batch
-                    return [pending[0]], await self._send_alone(place, pending)
-            builder.close()
-            try:
-                future = await self._kafka.send_batch(builder, place[0], partition=place[1])
-                metadata = await future
-            except MessageSizeTooLargeError:
-                raise
-            except (TimeoutError, KafkaError) as error:
-                if self.available:
-                    log.warning("produce to %s-%d failed (%s); trying again", *place, error)
-                self.available = False
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
-            else:
-                self.available = True
-                return items, metadata.offset
-
-    async def _send_alone(self, place: tuple[str, int], pending: deque[_Item]) -> int:
-        assert self._kafka is not None
-        key, value, headers, timestamp, _ = pending[0]
         delay = 0.05
         while True:
             try:
-                metadata = await self._kafka.send_and_wait(
-                    place[0], value=value, key=key, partition=place[1], timestamp_ms=timestamp, headers=list(headers)
-                )
-            except MessageSizeTooLargeError:
-                raise
-            except (TimeoutError, KafkaError) as error:
+                offset = await self._attempt(place, items)
+            except (KafkaError, asyncio.TimeoutError) as error:
+                if self.available:
+                    log.warning("produce to %s-%d failed (%s); trying again", place.topic, place.partition, error)
                 self.available = False
-                log.warning("produce to %s-%d failed (%s); trying again", *place, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             else:
-                pending.popleft()
                 self.available = True
-                return int(metadata.offset)
+                return items, offset
+
+    async def _attempt(self, place: _Place, items: list[_Item]) -> int:
+        """One attempt; `items` is filled the first time and repeated as it is, so that its sequence stays one."""
+        assert self._kafka is not None
+        builder = self._kafka.create_batch()
+        if items:
+            for item in items:
+                builder.append(key=item.key, value=item.value, timestamp=item.timestamp, headers=list(item.headers))
+        else:
+            while place.pending:
+                item = place.pending[0]
+                taken = builder.append(
+                    key=item.key, value=item.value, timestamp=item.timestamp, headers=list(item.headers)
+                )
+                if taken is None:
+                    break
+                items.append(place.pending.popleft())
+            if not items:
+                items.append(place.pending.popleft())
+        if len(items) == 1 and items[0].size > self._batch_bytes - 1_000:  # larger than a batch: by itself
+            only = items[0]
+            metadata = await self._kafka.send_and_wait(
+                place.topic,
+                value=only.value,
+                key=only.key,
+                partition=place.partition,
+                timestamp_ms=only.timestamp,
+                headers=list(only.headers),
+            )
+            return int(metadata.offset)
+        builder.close()
+        future = await self._kafka.send_batch(builder, place.topic, partition=place.partition)
+        metadata = await future
+        return int(metadata.offset)
