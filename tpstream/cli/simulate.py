@@ -8,6 +8,7 @@ import signal
 
 import click
 
+from tpstream.cli.context import pass_settings
 from tpstream.settings import Settings
 from tpstream.simulator.fleet import simulate as run_fleet
 
@@ -21,9 +22,9 @@ from tpstream.simulator.fleet import simulate as run_fleet
 @click.option("--host", default=None, help="Where devices connect to.  [default: TPSTREAM_HOST]")
 @click.option("--port", default=None, type=int, help="MQTT port.  [default: TPSTREAM_MQTT_PORT]")
 @click.option("--seed", default=None, type=int, help="Makes weather and noise repeatable.")
-@click.pass_context
+@pass_settings
 def simulate(
-    context: click.Context,
+    settings: Settings,
     devices: int,
     interval: float,
     prefix: str,
@@ -36,7 +37,6 @@ def simulate(
     Of three devices two send JSON (greenhouse-1, …) and one six bytes (greenhouse-bin-1, …).
     Runs until Ctrl+C or SIGTERM; reconnects for ever.
     """
-    settings = context.obj if isinstance(context.obj, Settings) else Settings.load()
 
     async def run() -> None:
         task = asyncio.current_task()
@@ -50,7 +50,7 @@ def simulate(
             interval=interval,
             prefix=prefix,
             seed=seed,
-            say=lambda line: click.echo(line),
+            say=click.echo,
         )
 
     with contextlib.suppress(asyncio.CancelledError):
