@@ -68,6 +68,8 @@ class Producer:
         self.available = True
         self.buffered_bytes = 0
         self.unacknowledged = 0
+        self.ends: dict[tuple[str, int], int] = {}
+        """The offset behind the last acknowledged record of each topic and partition."""
         self._delivered = delivered
         self._max_request = max_request
         self._bootstrap = bootstrap
@@ -155,6 +157,7 @@ class Producer:
             while place.pending:
                 items, base = await self._send_some(place)
                 place.delivered += len(items)
+                self.ends[place.topic, place.partition] = base + len(items)
                 self.buffered_bytes -= sum(item.size for item in items)
                 self.unacknowledged -= len(items)
                 while place.waiters and place.waiters[0][0] <= place.delivered:
@@ -174,7 +177,7 @@ class Producer:
         while True:
             try:
                 offset = await self._attempt(place, items)
-            except (KafkaError, asyncio.TimeoutError) as error:
+            except (TimeoutError, KafkaError) as error:
                 if self.available:
                     log.warning("produce to %s-%d failed (%s); trying again", place.topic, place.partition, error)
                 self.available = False

@@ -143,7 +143,9 @@ class TablePartition(Generic[V]):
 
     def prepare(self) -> Prepared:
         """The values written since the last call, encoded; the caller makes them durable."""
-        values = {key: self._encode(self._entries.get(key)) for key in self._dirty}
+        # A key that a batch in hand has written goes as it was before that batch.
+        entries, undo = self._entries, self._undo
+        values = {key: self._encode(undo[key] if key in undo else entries.get(key)) for key in self._dirty}
         self._dirty.clear()
         return Prepared(values)
 

@@ -76,3 +76,8 @@ def all_topics() -> tuple[Topic[Any], ...]:
 def by_name(name: str) -> Topic[Any]:
     """The declared topic of that name; KeyError if there is none."""
     return _all[name]
+
+
+def names() -> frozenset[str]:
+    """The names of all declared topics."""
+    return frozenset(_all)

@@ -1,0 +1,182 @@
+"""Faust around the lane: membership, rebalance, commits, web and life cycle stay Faust's.
+
+Three classes of Faust are subclassed, none is patched: the consumer hands lists of records of
+lane topics to the lane instead of taking them apart (`getmany`), the transport makes that
+consumer, and the app tells the lane when partitions come and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import faust
+from aiokafka import TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from tpstream.bus.checkpoint import Superseded
+from tpstream.bus.lane import Lane, Place
+from tpstream.errors import Unavailable
+from tpstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LaneConsumer(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer, which gives lane topics to the lane list by list."""
+
+    app: LaneApp
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Hand lane records to the lane; yield all others one by one, as Faust does."""
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if not records or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        lane = self.app.lane
+        others: dict[TP, Any] = {}
+        for tp, some in records.items():
+            if tp.topic in lane.topics:
+                lane.offer(tp.topic, tp.partition, some)
+            else:
+                others[tp] = some
+        for tp, record in self.scheduler.iterate(others):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                yield tp, self._to_message(tp, record)
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        """As Faust's, but with all partitions paused it waits for one to resume, not for a second.
+
+        It goes on touching the client's fetch context meanwhile: Kafka takes partitions away
+        from a member that does not ask for records for `max.poll.interval`.
+        """
+        if self.flow_active and not self._get_active_partitions():
+            self.app.resumed.clear()
+            await self._thread.call_thread(self._touch)
+            try:
+                await asyncio.wait_for(self.app.resumed.wait(), 1.0)
+            except TimeoutError:
+                return None, None
+        return await super()._wait_next_records(timeout)  # type: ignore[no-any-return]
+
+    async def _touch(self) -> None:
+        with self._thread._ensure_consumer()._fetcher._subscriptions.fetch_context():
+            pass
+
+    async def commit_lane(self, offsets: Mapping[Place, int]) -> None:
+        """Commit offsets of lane topics. Unavailable: try again; Superseded: no longer ours."""
+        kafka = self._thread._ensure_consumer()
+        wanted = {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
+        try:
+            await self._thread.call_thread(kafka.commit, wanted)
+        except (CommitFailedError, IllegalGenerationError, UnknownMemberIdError, IllegalStateError) as error:
+            raise Superseded(f"offsets were not committed: {type(error).__name__}") from None
+        except RebalanceInProgressError as error:
+            raise Unavailable(f"the group is rebalancing ({type(error).__name__})") from None
+        except KafkaError as error:
+            raise Unavailable(f"Kafka did not take the offsets ({type(error).__name__})") from None
+
+
+class LaneTransport(driver.Transport):  # type: ignore[misc]
+    """Faust's aiokafka transport with the lane's consumer."""
+
+    Consumer = LaneConsumer
+
+
+Assigned = Callable[[set[Place]], Awaitable[None]]
+Revoked = Callable[[set[Place]], Awaitable[None]]
+
+
+class LaneApp(faust.App):  # type: ignore[misc]
+    """A Faust app whose lane topics bypass Faust's streams. Plain `@agent`s work beside them."""
+
+    lane: Lane
+    resumed: asyncio.Event
+
+    def __init__(self, group: str, settings: Settings, *, web_port: int | None, **options: Any) -> None:
+        super().__init__(
+            group,
+            broker=[f"aiokafka://{server}" for server in settings.bootstrap.split(",")],
+            datadir=str(settings.data_dir / "faust" / group),
+            topic_partitions=settings.partitions,
+            topic_replication_factor=settings.replication,
+            topic_allow_declare=True,
+            topic_disable_leader=True,
+            autodiscover=False,
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=2_000_000,
+            broker_max_poll_records=5_000,
+            broker_session_timeout=settings.session_timeout,
+            broker_rebalance_timeout=max(settings.session_timeout, 10.0),
+            broker_heartbeat_interval=max(0.3, min(3.0, settings.session_timeout / 5)),
+            broker_request_timeout=max(30.0, settings.session_timeout * 2),
+            broker_commit_livelock_soft_timeout=86_400.0,
+            stream_wait_empty=False,
+            stream_recovery_delay=0.0,
+            web_enabled=web_port is not None,
+            web_bind=settings.host,
+            web_host=settings.host,
+            web_port=web_port or 6066,
+            web_tables_enabled=False,
+            env_prefix="TPSTREAM_FAUST_",
+            **options,
+        )
+        self.resumed = asyncio.Event()
+        self.when_assigned: Assigned | None = None
+        self.when_revoked: Revoked | None = None
+
+    def _new_transport(self) -> LaneTransport:
+        return LaneTransport(self.conf.broker_consumer, self)
+
+    def subscribe_lane(self, lane: Lane) -> None:
+        """Have the group subscribe to the lane's topics; call before start."""
+        self.lane = lane
+        for topic in lane.topics:
+            self.topics.add(self.topic(topic))
+
+    def pause_lane(self, topic: str, partition: int) -> None:
+        """Fetch no more of a partition for now."""
+        self.consumer.pause_partitions({TP(topic, partition)})
+
+    def resume_lane(self, topic: str, partition: int) -> None:
+        """Fetch a paused partition again."""
+        self.consumer.resume_partitions({TP(topic, partition)})
+        self.resumed.set()
+
+    def lag(self) -> dict[Place, int]:
+        """Records behind the end of each lane partition, as of its last fetch."""
+        behind = {}
+        for place, progress in self.lane.progress.items():
+            end = self.consumer.highwater(TP(*place)) or 0
+            behind[place] = max(0, end - max(progress.committed, 0)) if progress.fetched >= 0 or end == 0 else end
+        return behind
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self.when_revoked is not None and not self.should_stop:
+            await self.when_revoked({(tp.topic, tp.partition) for tp in revoked})
+        await super()._on_partitions_revoked(revoked)
+
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        if self.when_assigned is not None and not self.should_stop:
+            await self.when_assigned({(tp.topic, tp.partition) for tp in assigned})
+        await super()._on_partitions_assigned(assigned, generation_id)
+        # Faust pauses all partitions while it rebalances and resumes them when its tables are back.
+        self.resumed.set()

@@ -1,0 +1,297 @@
+"""The batch lane: records of lane topics go to agents as lists, one partition in order.
+
+Faust's consumer hands over what it fetched (`offer`). Each agent has a queue for each
+partition number and one task that works through it; what a handler did is taken over at
+once, without an await, when it has returned (`_accept`), so at any moment the accepted
+state of all agents is a consistent cut for the checkpoint. A record is acknowledged when
+every agent on its topic has taken it over and the checkpoint after that is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from tpstream.app import Agent, Services
+from tpstream.bus import topics
+from tpstream.bus.attempt import Poison, run_batch
+from tpstream.bus.batch import Batch, Outgoing
+from tpstream.bus.position import NO_LIFE, Life
+from tpstream.bus.sink import Sink
+from tpstream.bus.topics import Topic
+from tpstream.errors import Full
+
+log = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""A topic's name and a partition."""
+
+LONGEST_BATCH = 2_000
+"""Records handed to a handler at once: what is lost in work when one of them is poison."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one lane topic partition is. Offsets are those of the next record."""
+
+    fetched: int = -1
+    """-1: nothing yet."""
+    done: dict[str, int] = field(default_factory=dict)
+    """By agent."""
+    committed: int = -1
+    buffered: int = 0
+    """Records fetched and not yet done by every agent; `bytes` is their size."""
+    bytes: int = 0
+    lists: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """Of each fetched list not yet done: its end offset, records, bytes."""
+    clock: int = 0
+    """Highest record timestamp fetched, ms."""
+    moved_at: float = 0.0
+    """Monotonic time of the last progress."""
+
+    def acknowledged(self) -> int:
+        """The offset below which every agent is done, or -1."""
+        return min(self.done.values(), default=-1)
+
+
+class Lane:
+    """Queues, workers and progress of the partitions that are assigned to this process."""
+
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        services: Services,
+        sink: Sink,
+        *,
+        pause: Callable[[str, int], None] = lambda topic, partition: None,
+        resume: Callable[[str, int], None] = lambda topic, partition: None,
+    ) -> None:
+        self.agents = agents
+        self.services = services
+        self.sink = sink
+        """Where produced records go."""
+        self.life: Life = NO_LIFE
+        self.progress: dict[Place, Progress] = {}
+        self.stopped: dict[str, str] = {}
+        """Agents stopped by a mass of errors, and why (DESIGN §1.7)."""
+        self.waiting: dict[str, str] = {}
+        """Agents that wait for a part that is away, and for which."""
+        self.full = asyncio.Event()
+        """Set when a sink is full: a checkpoint is wanted now."""
+        self._room = asyncio.Condition()
+        self._pause, self._resume = pause, resume
+        self._by_topic: dict[str, list[Agent]] = {}
+        for agent in agents:
+            for topic in agent.topics:
+                self._by_topic.setdefault(topic.name, []).append(agent)
+        self._queues: dict[tuple[str, int], asyncio.Queue[None]] = {}
+        self._waiting_lists: dict[tuple[str, int], deque[tuple[Topic[Any], list[ConsumerRecord]]]] = {}
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._paused: set[Place] = set()
+        self._draining = False
+        self.recent: dict[str, deque[tuple[int, bool]]] = {agent.name: deque() for agent in agents}
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that this lane takes."""
+        return frozenset(self._by_topic)
+
+    # Assignment
+
+    def assign(self, places: Iterable[Place], life: Life) -> None:
+        """Begin with these partitions; their tables are recovered. What was there before is gone."""
+        self.life = life
+        self._draining = False
+        for topic, partition in places:
+            if topic not in self._by_topic:
+                continue
+            progress = self.progress[topic, partition] = Progress(moved_at=time.monotonic())
+            for agent in self._by_topic[topic]:
+                progress.done[agent.name] = -1
+                slot = (agent.name, partition)
+                if slot not in self._tasks:
+                    self._queues[slot] = asyncio.Queue()
+                    self._waiting_lists[slot] = deque()
+                    self._tasks[slot] = asyncio.create_task(
+                        self._work(agent, partition), name=f"{agent.name}-{partition}"
+                    )
+
+    async def drain(self, patience: float) -> None:
+        """Stop taking batches and wait for the handlers in hand; what they cannot finish is undone."""
+        self._draining = True
+        for queue in self._queues.values():
+            queue.put_nowait(None)
+        tasks = list(self._tasks.values())
+        for (name, _), task in self._tasks.items():
+            if name in self.stopped or name in self.waiting:
+                task.cancel()  # it waits, perhaps for ever, and has done nothing
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=patience)
+            for task in late:
+                log.warning("%s did not finish its batch within %.1f s; it comes again", task.get_name(), patience)
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._tasks.clear()
+        self._queues.clear()
+        self._waiting_lists.clear()
+
+    def release(self) -> None:
+        """Forget all partitions; call after the last checkpoint."""
+        self.progress.clear()
+        self._paused.clear()
+
+    # From the consumer
+
+    def offer(self, topic: str, partition: int, records: list[ConsumerRecord]) -> None:
+        """Take records as they were fetched; those taken before (a seek back) are passed over."""
+        progress = self.progress.get((topic, partition))
+        if progress is None or self._draining or not records:
+            return
+        if records[0].offset < progress.fetched:
+            records = [record for record in records if record.offset >= progress.fetched]
+            if not records:
+                return
+        if progress.fetched < 0:
+            for name in progress.done:
+                progress.done[name] = records[0].offset
+            progress.committed = records[0].offset
+        progress.fetched = records[-1].offset + 1
+        progress.clock = max(progress.clock, max(record.timestamp for record in records))
+        size = _size(records)
+        progress.lists.append((progress.fetched, len(records), size))
+        progress.buffered += len(records)
+        progress.bytes += size
+        declared = topics.by_name(topic) if topic in topics.names() else self._foreign(topic)
+        for agent in self._by_topic[topic]:
+            slot = (agent.name, partition)
+            self._waiting_lists[slot].append((declared, records))
+            self._queues[slot].put_nowait(None)
+        settings = self.services.settings
+        if progress.buffered > settings.lane_records or progress.bytes > settings.lane_bytes:
+            self._paused.add((topic, partition))
+            self._pause(topic, partition)
+
+    def _foreign(self, name: str) -> Topic[Any]:
+        return next(topic for agent in self.agents for topic in agent.topics if topic.name == name)
+
+    # Working
+
+    async def _work(self, agent: Agent, partition: int) -> None:
+        slot = (agent.name, partition)
+        queue, waiting = self._queues[slot], self._waiting_lists[slot]
+        while not self._draining:
+            await queue.get()
+            if self._draining or not waiting:
+                continue
+            topic, records = self._next(waiting)
+            for start in range(0, len(records), LONGEST_BATCH):
+                if self._draining:
+                    return
+                await run_batch(self, agent, topic, partition, records[start : start + LONGEST_BATCH])
+
+    @staticmethod
+    def _next(waiting: deque[tuple[Topic[Any], list[ConsumerRecord]]]) -> tuple[Topic[Any], list[ConsumerRecord]]:
+        """The head of the queue, with what follows of the same topic, as one list."""
+        topic, records = waiting.popleft()
+        while waiting and waiting[0][0] is topic and len(records) + len(waiting[0][1]) <= LONGEST_BATCH:
+            records = records + waiting.popleft()[1]
+        return topic, records
+
+    def batch(self, agent: Agent, topic: Topic[Any], partition: int, records: Sequence[Any]) -> Batch:
+        """A fresh batch over these records, with nothing done yet."""
+        return Batch(topic, partition, records, self.life, agent.name, self.services)
+
+    async def accept(self, agent: Agent, batch: Batch) -> None:
+        """Take over all that a handler did, as one; waits for room in the sinks first."""
+        while True:
+            try:
+                self._accept(agent, batch)
+                return
+            except Full:
+                self.full.set()
+                async with self._room:
+                    await self._room.wait()
+
+    def _accept(self, agent: Agent, batch: Batch) -> None:
+        if batch.outgoing:
+            self.sink.add(batch.outgoing, ())
+            batch.outgoing = []
+        while batch.rows:
+            sink, rows, positions = batch.rows[0]
+            sink.add(rows, positions)
+            batch.rows.pop(0)
+        for table in agent.tables:
+            table.at(batch.partition).accept()
+        self._done(agent, batch)
+
+    def _done(self, agent: Agent, batch: Batch) -> None:
+        progress = self.progress.get((batch.topic.name, batch.partition))
+        if progress is None:
+            return
+        progress.done[agent.name] = batch.records[-1].offset + 1
+        progress.moved_at = time.monotonic()
+        acknowledged = progress.acknowledged()
+        while progress.lists and progress.lists[0][0] <= acknowledged:
+            _, count, size = progress.lists.popleft()
+            progress.buffered -= count
+            progress.bytes -= size
+        place = (batch.topic.name, batch.partition)
+        settings = self.services.settings
+        if (
+            place in self._paused
+            and progress.buffered < settings.lane_records / 2
+            and progress.bytes < settings.lane_bytes / 2
+        ):
+            self._paused.discard(place)
+            self._resume(*place)
+
+    def undo(self, agent: Agent, partition: int) -> None:
+        """Put an agent's tables back to where they were before the batch in hand."""
+        for table in agent.tables:
+            table.at(partition).undo()
+
+    def poison(self, agent: Agent, batch: Batch, poison: Poison) -> None:
+        """Add the dead letter of a record that no attempt could handle."""
+        batch.dead_letter(poison.letter, poison.position)
+
+    async def made_room(self) -> None:
+        """A checkpoint is done: whoever waited for room in a sink tries again."""
+        self.full.clear()
+        async with self._room:
+            self._room.notify_all()
+
+
+class TopicSink:
+    """Records to be produced, as a sink: bounded, and durable when Kafka has acknowledged them."""
+
+    name = "topics"
+
+    def __init__(self, producer: Any, limit_bytes: int = 64_000_000) -> None:
+        self.producer = producer
+        self.limit_bytes = limit_bytes
+
+    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any]) -> None:
+        """Hand the records to the producer. Full when too much is not yet acknowledged."""
+        if self.producer.buffered_bytes > self.limit_bytes:
+            raise Full(f"{self.producer.buffered_bytes} bytes wait for Kafka")
+        add = self.producer.add
+        for row in rows:
+            add(row.topic, row.partition, row.key, row.value, row.headers, row.timestamp)
+
+    async def flush(self) -> None:
+        """Return when Kafka has acknowledged what was added."""
+        await self.producer.flush()
+
+    async def close(self) -> None:
+        """The producer belongs to the worker, which closes it."""
+
+
+def _size(records: Sequence[ConsumerRecord]) -> int:
+    return sum(len(record.value or b"") for record in records) + 100 * len(records)
