@@ -7,6 +7,7 @@ lane hands the records over again (DESIGN §1.7).
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -114,6 +115,19 @@ class Batch:
             partition = 0
         self.outgoing.append(Outgoing(topic.name, partition, key.encode(), data, [("tp", tp), *headers], timestamp))
 
+    def send_beside(self, record: Record, topic: Topic[Any], value: Any, *, key: str) -> None:
+        """Send what this agent made of a record to a topic on which folds find that record too.
+
+        Its position is in a sequence of the agent's own (with the record's offset), so that a
+        fold that is already past the record does not take this for a repeat of it; its origin,
+        and so the identity of what follows from it, and its time are the record's.
+        """
+        position = self.position(record)
+        origin = position if self.topic is uplink_raw else self.derived(record).origin
+        own = BESIDE + zlib.crc32(f"{self.agent}:{position.partition}".encode()) % BESIDE
+        beside = position._replace(partition=own)
+        self.send(topic, value, key=key, position=beside, origin=origin, timestamp=record.timestamp)
+
     def control(self, topic: Topic[Any], record: Record, kind: Kind) -> None:
         """Pass a tick or configuration record on, in order, to the same partition of `topic`."""
         position = self.position(record)
@@ -147,6 +161,10 @@ class Batch:
 
 FOREIGN = 1 << 30
 """Added to the partition in positions of records that do not come from the raw topic."""
+
+
+BESIDE = 1 << 29
+"""From here up to twice as much are the partition numbers of positions made by `send_beside`."""
 
 
 def kind_of(record: Record) -> Kind:
