@@ -51,6 +51,7 @@ class TablePartition(Generic[V]):
         self._dirty: set[str] = set()
         self._undo: dict[str, Entry | None] = {}
         self._timers: list[tuple[int, str]] = []
+        self._armed: dict[str, int] = {}
 
     def get(self, key: str) -> V | None:
         """The value of a key, or None."""
@@ -103,26 +104,34 @@ class TablePartition(Generic[V]):
     def next_due(self) -> int | None:
         """The partition's clock (ms) at which the next value is due, or None."""
         while self._timers and not self._live(*self._timers[0]):
-            heapq.heappop(self._timers)
+            self._pop_timer()
         return self._timers[0][0] if self._timers else None
 
     def due(self, clock: int) -> list[str]:
         """The keys due at or before the clock, earliest first; each once, until written again."""
-        keys: list[str] = []
+        keys: dict[str, None] = {}
         while self._timers and self._timers[0][0] <= clock:
-            at, key = heapq.heappop(self._timers)
+            at, key = self._pop_timer()
             if self._live(at, key) and key not in keys:
-                keys.append(key)
+                keys[key] = None
                 self._undo.setdefault(key, self._entries.get(key))
-        return keys
+        return list(keys)
 
     def _live(self, at: int, key: str) -> bool:
         entry = self._entries.get(key)
         return entry is not None and self.table.due is not None and self.table.due(entry.value) == at
 
     def _arm(self, key: str, value: V) -> None:
-        if self.table.due is not None and (at := self.table.due(value)) is not None:
+        """Put the value's timer into the index, unless it is there: values are written far more often than due."""
+        if self.table.due is not None and (at := self.table.due(value)) is not None and self._armed.get(key) != at:
             heapq.heappush(self._timers, (at, key))
+            self._armed[key] = at
+
+    def _pop_timer(self) -> tuple[int, str]:
+        at, key = heapq.heappop(self._timers)
+        if self._armed.get(key) == at:
+            del self._armed[key]
+        return at, key
 
     # What the lane and the checkpoint call.
 
