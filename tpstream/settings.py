@@ -32,6 +32,7 @@ class Settings:
     kafka_port: int = _setting(9092, "Port of the embedded Kafka-protocol broker")
     web_port: int = _setting(6066, "Port of the web console, REST API, /health and /metrics")
     store_port: int = _setting(8123, "Port of the store's ClickHouse HTTP interface")
+    web_hosts: str = _setting("", "Further host:port,… by which the web port may be called; else only loopback and host")
     bridge_web_port: int = _setting(6067, "Port of the bridge's /health and /metrics")
     worker_web_port: int = _setting(6070, "First port tried by further workers for /health and /metrics")
     data_dir: Path = _setting(Path("var"), "Folder for state, the embedded store and logs")

@@ -1,0 +1,127 @@
+"""GET /api/v1/live: all that the page shows, in one answer, made at most once per interval."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tpstream.observability.health import Health
+from tpstream.web.parameters import known
+from tpstream.web.reads import Rows, Store
+from tpstream.web.reply import Call, Reply, json_reply
+
+INTERVAL = 0.7
+"""Seconds for which an answer is good: however many pages are open, the store is asked once."""
+
+MAX_DEVICES = 200
+MAX_KEYS = 32
+"""Devices, and keys of each, that the page shows; the API has them all."""
+ROWS = 30
+MAX_TEXT = 300
+"""Characters of a text in the live view; the API has it whole."""
+SPEAKS = 60_000
+"""Milliseconds since its newest point within which a device of unknown status counts as online."""
+
+
+class Live:
+    """Gathers the live view. While one answer is in the making, everybody waits for that one."""
+
+    def __init__(
+        self,
+        store: Store,
+        health: Health,
+        *,
+        clock: Callable[[], float] = time.time,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._store = store
+        self._health = health
+        self._clock = clock
+        self._interval = interval
+        self._lock = asyncio.Lock()
+        self._made_at = -1e9
+        self._reply: Reply | None = None
+
+    async def get(self, call: Call) -> Reply:
+        """The live view. Unavailable: the store is away."""
+        known(call.query)
+        async with self._lock:
+            if self._reply is None or not 0 <= self._clock() - self._made_at < self._interval:
+                self._reply = None
+                self._reply = json_reply(await self._gather())
+                self._made_at = self._clock()
+            return self._reply
+
+    async def _gather(self) -> dict[str, Any]:
+        store = self._store
+        devices, latest, windows, alarms, commands, letters = await asyncio.gather(
+            store.devices(),
+            store.latest(),
+            store.windows(10 * ROWS),
+            store.alarms(ROWS),
+            store.commands(ROWS),
+            store.dead_letters(ROWS),
+        )
+        now = int(self._clock() * 1000)
+        shown = assemble(devices, latest, now)
+        return {
+            "now": now,
+            "health": self._health.report(),
+            "devices_total": len(shown),
+            "devices": shown[:MAX_DEVICES],
+            "windows": _short(windows),
+            "alarms": _short(alarms),
+            "commands": _short(commands),
+            "dead_letters": _short(letters),
+        }
+
+
+def assemble(devices: Rows, latest: Rows, now: int) -> list[dict[str, Any]]:
+    """Each device with its online state, the time of its newest point, and the newest value of each key.
+
+    A device that has points but is not registered yet is shown all the same.
+    """
+    known_devices: dict[str, dict[str, Any]] = {}
+    for row in devices:
+        online = row.get("online")
+        known_devices[str(row["device"])] = {
+            "device": row["device"],
+            "profile": row.get("profile") or "",
+            "online": None if online is None else bool(online),
+            "last_seen": row.get("last_seen"),
+            "values": [],
+        }
+    for row in latest:
+        name = str(row["device"])
+        device = known_devices.setdefault(
+            name, {"device": name, "profile": "", "online": None, "last_seen": None, "values": []}
+        )
+        device["values"].append(_value(row))
+        seen = row.get("received_at") or row["ts"]
+        device["last_seen"] = max(device["last_seen"] or 0, seen)
+    for device in known_devices.values():
+        device["values"] = sorted(device["values"], key=lambda value: str(value["key"]))[:MAX_KEYS]
+        seen = device["last_seen"]
+        if device["online"] is None and seen is not None:
+            device["online"] = now - seen < SPEAKS
+    return [known_devices[name] for name in sorted(known_devices)]
+
+
+def _value(row: Mapping[str, Any]) -> dict[str, Any]:
+    kind, number = row.get("kind"), row.get("number")
+    value: Any = number if kind == "number" else bool(number) if kind == "bool" else _cut(row.get("text"))
+    return {"key": _cut(row["key"]), "kind": kind, "ts": row["ts"], "value": value}
+
+
+def _short(rows: Rows) -> list[dict[str, Any]]:
+    return [{name: _cut(value) for name, value in row.items()} for row in rows]
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, bytes):
+        value = value[: MAX_TEXT * 4].decode("utf-8", "backslashreplace")
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        return value[:MAX_TEXT] + "…"
+    return value
