@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from tpstream.bus.position import Position
 from tpstream.bus.topics import Topic
 from tpstream.errors import TpstreamError, Unavailable
 from tpstream.messages import DeadLetter
+from tpstream.observability import metrics
 
 if TYPE_CHECKING:
     from tpstream.app import Agent
@@ -75,6 +77,7 @@ async def _try(
     delay = 0.1
     while True:
         batch = lane.batch(agent, topic, partition, records)
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(lane.services.settings.handler_seconds):
                 await agent.handler(batch)
@@ -99,6 +102,9 @@ async def _try(
                 lane.undo(agent, partition)
                 raise
             _remember(lane, agent, len(records), poison=False)
+            metrics.BATCHES.labels(agent.name).inc()
+            metrics.MESSAGES.labels(agent.name).inc(len(records))
+            metrics.HANDLER_SECONDS.labels(agent.name).observe(time.perf_counter() - began)
             return None
 
 
@@ -111,6 +117,7 @@ async def _bury(
         log.error("%s STOPPED, its partitions are held: %s", agent.name, lane.stopped[agent.name])
         await asyncio.Event().wait()  # until the worker is restarted
     _remember(lane, agent, 1, poison=True)
+    metrics.DEAD_LETTERS.labels(agent.name, "agent").inc()
     log.error("%s: record %d of %s-%d goes to the dead letters: %s",
               agent.name, record.offset, topic.name, partition, one_line(failure))  # fmt: skip
     batch = lane.batch(agent, topic, partition, [record])

@@ -22,6 +22,7 @@ from tpstream.bus.sink import Sink
 from tpstream.bus.state import PartitionState
 from tpstream.bus.table import Prepared, Table
 from tpstream.errors import Rejected, Unavailable
+from tpstream.observability import metrics
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Checkpoint:
             await self._write_states(prepared)
             self.seconds = time.monotonic() - began
             self.count += 1
+            metrics.CHECKPOINT_SECONDS.labels(self.group).observe(self.seconds)
             await self.lane.made_room()
 
     async def _flush(self, sink: Sink) -> None:

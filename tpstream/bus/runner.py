@@ -1,0 +1,168 @@
+"""The lane, its checkpoint and Faust as one thing that can be started and stopped.
+
+Partitions come: their tables are recovered, then their agents begin. Partitions go, or the
+process stops: the batches in hand are finished (bounded in time), a last checkpoint is
+taken, and only then are they let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from tpstream.app import Agent, Services
+from tpstream.bus.checkpoint import Checkpoint, OnRejected, Superseded
+from tpstream.bus.faust_app import LaneApp
+from tpstream.bus.lane import Lane, Place, TopicSink
+from tpstream.bus.position import NO_LIFE, Life
+from tpstream.bus.producer import Producer
+from tpstream.bus.provision import read_life
+from tpstream.bus.recovery import recover
+from tpstream.bus.sink import Sink
+from tpstream.errors import TpstreamError, Unavailable
+
+log = logging.getLogger(__name__)
+
+LIFE_EVERY = 5.0
+"""Seconds between two looks at which life the topics are in."""
+
+FAUST_STOP = 5.0
+"""Seconds that Faust gets to leave the group and stop."""
+
+
+class Runner:
+    """Runs agents of one consumer group; `faust` is the Faust app that serves the web, too."""
+
+    def __init__(
+        self,
+        group: str,
+        agents: Sequence[Agent],
+        services: Services,
+        producer: Producer,
+        *,
+        sinks: Sequence[Sink] = (),
+        interval: float,
+        web_port: int | None = None,
+        on_rejected: OnRejected,
+    ) -> None:
+        self.group = group
+        self.settings = services.settings
+        self.producer = producer
+        self.life = NO_LIFE
+        self.assigned = False
+        self.on_release: list[Callable[[], None]] = []
+        """Called when the partitions have been let go."""
+        self.faust = LaneApp(group, self.settings, web_port=web_port)
+        topic_sink = TopicSink(producer)
+        self.lane = Lane(agents, services, topic_sink, pause=self.faust.pause_lane, resume=self.faust.resume_lane)
+        self.checkpoint = Checkpoint(
+            self.lane,
+            producer,
+            [topic_sink, *sinks],
+            group,
+            lambda offsets: self.faust.consumer.commit_lane(offsets),
+            on_rejected,
+        )
+        self.faust.subscribe_lane(self.lane)
+        self.faust.when_assigned, self.faust.when_revoked = self._on_assigned, self._on_revoked
+        self._interval = interval
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises TpstreamError where Faust gives up or the topics have a new life."""
+        checkpoints = asyncio.create_task(self.checkpoint.run(self._interval))
+        starting = asyncio.create_task(self.faust.start())
+        watching = [
+            asyncio.create_task(self._watch_faust(starting)),
+            asyncio.create_task(self._watch_life()),
+            asyncio.create_task(stop.wait()),
+        ]
+        try:
+            await asyncio.wait([checkpoints, *watching], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in watching:
+                task.cancel()
+            await self._finish(checkpoints)
+            await self._stop_faust()
+            starting.cancel()
+        for task in (checkpoints, *watching):
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+
+    def lag(self) -> int:
+        """Records behind the ends of all assigned partitions; -1: none are assigned yet."""
+        return sum(self.faust.lag().values()) if self.assigned else -1
+
+    async def _on_assigned(self, places: set[Place]) -> None:
+        record = await read_life(self.settings.bootstrap)
+        if record is None:
+            raise TpstreamError(
+                "tp.life.v1 is empty: the topics were not made by tpstream; `tpstream topics` shows them"
+            )
+        self.life = Life(bytes.fromhex(record.id))
+        numbers = {number for topic, number in places if topic in self.lane.topics}
+        if self.checkpoint.tables:
+            self.checkpoint.states = await recover(
+                self.settings.bootstrap,
+                self.group,
+                self.settings.data_dir / "state" / self.group,
+                self.life,
+                self.checkpoint.tables,
+                numbers,
+            )
+        self.lane.assign(places, self.life)
+        self.assigned = True
+        log.info("%d partitions of %d topics assigned", len(places), len(self.lane.topics))
+
+    async def _on_revoked(self, places: set[Place]) -> None:
+        if self.assigned:
+            await self._hand_over(self.settings.session_timeout / 3)
+
+    async def _finish(self, checkpoints: asyncio.Task[None]) -> None:
+        self.checkpoint.stopping = True
+        self.lane.full.set()
+        if self.assigned:
+            await self._hand_over(4.0)
+        await asyncio.wait([checkpoints], timeout=0.5)
+        checkpoints.cancel()
+
+    async def _hand_over(self, patience: float) -> None:
+        """Finish the batches in hand, take a last checkpoint, let go; each step bounded in time."""
+        self.assigned = False
+        await self.lane.drain(patience)
+        try:
+            async with asyncio.timeout(patience):
+                await self.checkpoint.take()
+        except (TimeoutError, Superseded) as error:
+            log.warning("the last checkpoint was not finished (%r); what it held comes again", error)
+        self.lane.release()
+        for state in self.checkpoint.states.values():
+            state.close()
+        self.checkpoint.states = {}
+        for table in self.checkpoint.tables:
+            table.partitions.clear()
+        for call in self.on_release:
+            call()
+
+    async def _stop_faust(self) -> None:
+        try:
+            async with asyncio.timeout(FAUST_STOP):
+                await self.faust.stop()
+        except TimeoutError:
+            log.warning("Faust did not stop within %.0f s; leaving it", FAUST_STOP)
+
+    async def _watch_faust(self, starting: asyncio.Task[None]) -> None:
+        await starting
+        await self.faust.wait_until_stopped()
+        raise TpstreamError(f"Faust stopped: {self.faust.crash_reason or 'no reason given'}")
+
+    async def _watch_life(self) -> None:
+        """A life that began under our feet: start anew, as nothing in hand means anything in it."""
+        while True:
+            await asyncio.sleep(LIFE_EVERY)
+            try:
+                record = await read_life(self.settings.bootstrap)
+            except Unavailable:
+                continue
+            if record is not None and self.assigned and bytes.fromhex(record.id) != self.life:
+                raise TpstreamError(f"the topics have a new life ({record.id}); this worker starts anew")
