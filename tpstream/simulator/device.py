@@ -72,7 +72,7 @@ class Device:
             try:
                 await self._session(host, port)
             except* aiomqtt.MqttError as errors:
-                self.watcher.lost(self.number, str(_first(errors)))
+                self.watcher.lost(self.number, str(first(errors)))
             if monotonic() - started > 60:  # it held for a while: begin with short waits again
                 waits = backoff(self.random)
             await asyncio.sleep(next(waits))
@@ -125,6 +125,7 @@ class Device:
         return answer(now)
 
 
-def _first(errors: BaseExceptionGroup[aiomqtt.MqttError]) -> BaseException:
+def first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first plain error in a group of errors and groups."""
     error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first(error) if isinstance(error, BaseExceptionGroup) else error
