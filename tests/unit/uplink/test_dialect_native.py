@@ -14,7 +14,6 @@ from tpstream.uplink.dialects import (
     valid_number,
 )
 
-
 RESERVED = ["telemetry", "attributes", "event", "status", "command"]
 
 
