@@ -112,10 +112,12 @@ class LaneApp(faust.App):  # type: ignore[misc]
     resumed: asyncio.Event
 
     def __init__(self, group: str, settings: Settings, *, web_port: int | None, **options: Any) -> None:
+        folder = settings.data_dir / "faust" / group
+        folder.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(
             group,
             broker=[f"aiokafka://{server}" for server in settings.bootstrap.split(",")],
-            datadir=str(settings.data_dir / "faust" / group),
+            datadir=str(folder),
             topic_partitions=settings.partitions,
             topic_replication_factor=settings.replication,
             topic_allow_declare=True,

@@ -38,9 +38,9 @@ async def read_to_end(
         left = set(starts)
         while left:
             async with asyncio.timeout(patience):
-                while not any(consumer.highwater(partition) is not None for partition in left):
-                    await _fetch(consumer, [])
                 records = await _fetch(consumer, list(left))
+                while not records and all(consumer.highwater(partition) is None for partition in left):
+                    records = await _fetch(consumer, list(left))
             for partition, some in records.items():
                 yield partition, some
             for partition in list(left):
