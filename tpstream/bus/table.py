@@ -103,35 +103,49 @@ class TablePartition(Generic[V]):
 
     def next_due(self) -> int | None:
         """The partition's clock (ms) at which the next value is due, or None."""
-        while self._timers and not self._live(*self._timers[0]):
-            self._pop_timer()
+        self._settle()
         return self._timers[0][0] if self._timers else None
 
     def due(self, clock: int) -> list[str]:
         """The keys due at or before the clock, earliest first; each once, until written again."""
-        keys: dict[str, None] = {}
+        keys: list[str] = []
+        self._settle()
         while self._timers and self._timers[0][0] <= clock:
-            at, key = self._pop_timer()
-            if self._live(at, key) and key not in keys:
-                keys[key] = None
-                self._undo.setdefault(key, self._entries.get(key))
-        return list(keys)
+            key = heapq.heappop(self._timers)[1]
+            del self._armed[key]
+            keys.append(key)
+            self._undo.setdefault(key, self._entries.get(key))
+            self._settle()
+        return keys
 
-    def _live(self, at: int, key: str) -> bool:
-        entry = self._entries.get(key)
-        return entry is not None and self.table.due is not None and self.table.due(entry.value) == at
+    def _settle(self) -> None:
+        """Bring the head of the heap up to date: a value is written far more often than it is due.
+
+        A write that moves a value's time on leaves its timer where it is; only when that comes
+        to the head is it moved, so there are about as many timers as keys.
+        """
+        while self._timers:
+            at, key = self._timers[0]
+            entry = self._entries.get(key)
+            actual = None if entry is None or self.table.due is None else self.table.due(entry.value)
+            if self._armed.get(key) == at and actual == at:
+                return
+            heapq.heappop(self._timers)
+            if self._armed.get(key) != at:
+                continue  # an earlier one was armed since, or it is done
+            del self._armed[key]
+            if actual is not None:
+                self._push(actual, key)
 
     def _arm(self, key: str, value: V) -> None:
-        """Put the value's timer into the index, unless it is there: values are written far more often than due."""
-        if self.table.due is not None and (at := self.table.due(value)) is not None and self._armed.get(key) != at:
-            heapq.heappush(self._timers, (at, key))
-            self._armed[key] = at
+        if self.table.due is not None and (at := self.table.due(value)) is not None:
+            armed = self._armed.get(key)
+            if armed is None or at < armed:
+                self._push(at, key)
 
-    def _pop_timer(self) -> tuple[int, str]:
-        at, key = heapq.heappop(self._timers)
-        if self._armed.get(key) == at:
-            del self._armed[key]
-        return at, key
+    def _push(self, at: int, key: str) -> None:
+        heapq.heappush(self._timers, (at, key))
+        self._armed[key] = at
 
     # What the lane and the checkpoint call.
 

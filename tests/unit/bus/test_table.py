@@ -121,3 +121,29 @@ def test_a_newer_format_and_foreign_bytes_are_refused() -> None:
         part.load("k", newer)
     with pytest.raises(TpstreamError, match="cannot be read"):
         part.load("k", b"\xff\x00")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 50), st.integers(0, 60))))
+def test_timers_against_a_model(steps: list[tuple[str, int | None, int]]) -> None:
+    part, pending = partition(due=True), dict[str, int]()
+    for key, at, clock in steps:
+        if at is None:
+            part.delete(key)
+            pending.pop(key, None)
+        else:
+            part.put(key, Value(at))
+            pending[key] = at
+        part.accept()
+        assert part.next_due() == min(pending.values(), default=None)
+        expected = sorted((at, key) for key, at in pending.items() if at <= clock)
+        assert sorted(part.due(clock)) == sorted(key for _, key in expected)
+        part.accept()
+        pending = {key: at for key, at in pending.items() if at > clock}
+
+
+def test_a_value_that_moves_on_with_each_write_keeps_one_timer() -> None:
+    part = partition(due=True)
+    for n in range(1_000):
+        part.put("k", Value(n))
+    assert len(part._timers) == 1
+    assert part.next_due() == 999
