@@ -103,14 +103,16 @@ class Settings:
         cls,
         environ: Mapping[str, str] | None = None,
         config: Path | None = None,
+        defaults: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Settings:
         """Settings from overrides, else the environment, else the TOML file, else the defaults.
 
+        `defaults` replaces some of the declared defaults: what a person did set wins over it.
         Raises ConfigurationError naming the setting that is unknown or has a bad value.
         """
         environ = os.environ if environ is None else environ
-        values: dict[str, Any] = dict(_from_file(config)) if config else {}
+        values: dict[str, Any] = {**(defaults or {}), **(_from_file(config) if config else {})}
         known = {f.name for f in fields(cls)}
         for name, text in environ.items():
             if name.startswith(PREFIX) and name[len(PREFIX) :].lower() in known:

@@ -1,0 +1,113 @@
+"""`tpstream up`: everything on this machine, as one process group."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tpstream.errors import ConfigurationError
+from tpstream.settings import Settings
+
+if TYPE_CHECKING:
+    from tpstream.embedded.part import Part
+
+DEFAULTS: dict[str, Any] = {
+    "session_timeout": 3.0,  # the embedded broker holds a join for half of it
+    "trusted_identity": "login,topic",
+    "register_on_first_sight": True,
+}
+"""What `up` sets otherwise than a production bridge or worker, unless the user has set it."""
+
+EXAMPLE = Path("examples/greenhouse")
+
+
+@click.command()
+@click.option("--simulate", is_flag=True, help="Add a fleet of simulated greenhouses.")
+@click.option(
+    "--app",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The application to apply and run.  [--simulate: the greenhouse example]",
+)
+@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of ./var.")
+@click.option("--kafka", type=click.Choice(["embedded"]), help="Start the embedded broker, in memory; the default.")
+@click.pass_context
+def up(context: click.Context, simulate: bool, app: Path | None, data_dir: Path | None, kafka: str | None) -> int:
+    """Run everything on this machine: store, Kafka, bridge, workers.
+
+    Ctrl+C stops in order and loses nothing. The store, the state and what you configured are kept
+    in TPSTREAM_DATA_DIR; with TPSTREAM_KAFKA a Kafka of your own is used instead of the embedded one.
+    """
+    config = context.parent.params.get("config") if context.parent else None
+    settings = Settings.load(config=config, defaults=DEFAULTS, data_dir=data_dir, app=app and str(app))
+    if kafka == "embedded":
+        settings = replace(settings, kafka="")
+    settings = replace(settings, data_dir=settings.data_dir.absolute(), app=_application(settings, simulate))
+    from tpstream.embedded.parts import parts
+
+    return run(settings, parts(settings, simulate=simulate))
+
+
+def run(settings: Settings, wanted: dict[str, Part]) -> int:
+    """Hold the data directory and its ports, and supervise until told to stop; the exit code."""
+    from tpstream.embedded import parts, ports, summary
+    from tpstream.embedded.lock import Lock
+    from tpstream.embedded.part import PartFailed
+    from tpstream.embedded.supervisor import Supervisor
+
+    began = time.monotonic()
+    names = set(wanted)
+
+    def started() -> None:
+        click.secho(f"\ntpstream is ready ({time.monotonic() - began:.1f} s)", bold=True)
+        click.echo(summary.summary(settings, names, program=summary.program(), publisher=summary.publisher()))
+
+    async def supervise() -> int:
+        return await Supervisor(settings, wanted, say, started=started).run()
+
+    with Lock(settings.data_dir):
+        ports.check(settings.host, parts.ports(settings, names))
+        _quiet()
+        try:
+            return asyncio.run(supervise())
+        except PartFailed as error:
+            for line in error.tail:
+                click.echo(f"    {line}", err=True)
+            click.echo(f"tpstream: {error}", err=True)
+            return error.code
+
+
+def say(name: str, text: str) -> None:
+    """A line on the terminal."""
+    click.echo(f"  {name:<14}{text}")
+
+
+def _application(settings: Settings, simulate: bool) -> str:
+    if settings.app:
+        folder = Path(settings.app)
+        if not (folder / "app.toml").is_file():
+            raise ConfigurationError(f"{folder} is no application: it has no app.toml; check --app")
+        return str(folder.absolute())
+    if not simulate:
+        return ""
+    checkout = Path(__file__).resolve().parents[2]
+    folder = checkout / EXAMPLE
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"--simulate runs {EXAMPLE} of the checkout, which is not here; name one with --app DIR"
+        )
+    return str(folder)
+
+
+def _quiet() -> None:
+    """The parts log to files; here a person reads only our own lines and what is an error."""
+    import logging
+
+    logging.basicConfig(level=logging.ERROR, format="  %(message)s")
+    for noisy in ("aiokafka", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)

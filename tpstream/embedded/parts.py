@@ -1,0 +1,140 @@
+"""The parts of `tpstream up`: their commands and how each shows that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+
+from tpstream.embedded import ask
+from tpstream.embedded import kafka as broker
+from tpstream.embedded.part import Lag, Part, Ready
+from tpstream.settings import Settings
+
+STORE, KAFKA, BRIDGE, SIMULATOR = "store", "kafka", "bridge", "simulator"
+WORKER, WORKER_STORE = "worker", "worker-store"
+
+STOP_ORDER = (BRIDGE, SIMULATOR, WORKER, WORKER_STORE, KAFKA, STORE)
+"""Who feeds stops before who is fed, so that nothing that was acknowledged is left in memory."""
+
+
+def parts(settings: Settings, *, simulate: bool) -> dict[str, Part]:
+    """What has to run for these settings, by name; a Kafka or store of the user's own is left out."""
+    environ = settings.environ() | {"PYTHONUNBUFFERED": "1"}
+    tpstream = (sys.executable, "-m", "tpstream")
+    host = settings.host
+    web, bridge = f"http://{host}:{settings.web_port}", f"http://{host}:{settings.bridge_web_port}"
+    store = "http://{}:{}".format(*settings.store_address)
+    app = ("--app", settings.app) if settings.app else ()
+    every = (
+        Part(
+            name=STORE,
+            command=(sys.executable, "-m", "tpstream.embedded.store"),
+            environ=environ,
+            ready=_answers_well(f"{store}/ping"),
+            share=2.0,
+            where=store,
+        ),
+        Part(
+            name=KAFKA,
+            command=broker.command(host, settings.kafka_port),
+            ready=_listens(host, settings.kafka_port),
+            share=0.5,
+            where=f"{host}:{settings.kafka_port}",
+        ),
+        Part(
+            name=BRIDGE,
+            command=(*tpstream, "bridge"),
+            environ=environ,
+            ready=_answers(f"{bridge}/health"),
+            share=2.0,
+            where=f"mqtt://{host}:{settings.mqtt_port}",
+        ),
+        Part(
+            name=WORKER,
+            command=(*tpstream, "worker", "--roles", "process", *app),
+            environ=environ | {"TPSTREAM_ROLES": "process"},
+            ready=_answers(f"{web}/health"),
+            lag=_lag_at(f"{web}/health"),
+            share=3.0,
+            where=web,
+        ),
+        Part(
+            name=WORKER_STORE,
+            command=(*tpstream, "worker", "--roles", "store", *app),
+            environ=environ | {"TPSTREAM_ROLES": "store"},
+            ready=_answers_where_announced(settings),
+            lag=_lag_where_announced(settings),
+            share=3.0,
+        ),
+        Part(name=SIMULATOR, command=(*tpstream, "simulate"), environ=environ, share=0.5),
+    )
+    left_out = {
+        KAFKA: bool(settings.kafka),
+        STORE: settings.store_host not in ("", host),
+        SIMULATOR: not simulate,
+    }
+    return {part.name: part for part in every if not left_out.get(part.name, False)}
+
+
+def ports(settings: Settings, names: set[str]) -> dict[str, int]:
+    """The setting and number of each port that these parts will listen on."""
+    of_part = {
+        STORE: {"TPSTREAM_STORE_PORT": settings.store_port},
+        KAFKA: {"TPSTREAM_KAFKA_PORT": settings.kafka_port},
+        BRIDGE: {"TPSTREAM_MQTT_PORT": settings.mqtt_port, "TPSTREAM_BRIDGE_WEB_PORT": settings.bridge_web_port},
+        WORKER: {"TPSTREAM_WEB_PORT": settings.web_port},
+    }
+    if settings.bridge_way == "broker":
+        del of_part[BRIDGE]["TPSTREAM_MQTT_PORT"]
+    return {setting: port for name in STOP_ORDER if name in names for setting, port in of_part.get(name, {}).items()}
+
+
+def _answers(url: str) -> Ready:
+    """Anything but silence: how well it is says /health, which also goes by the other parts."""
+
+    async def ready(pid: int) -> bool:
+        return await ask.status(url) is not None
+
+    return ready
+
+
+def _answers_well(url: str) -> Ready:
+    async def ready(pid: int) -> bool:
+        return await ask.status(url) == 200
+
+    return ready
+
+
+def _answers_where_announced(settings: Settings) -> Ready:
+    async def ready(pid: int) -> bool:
+        url = ask.health_url(settings.data_dir, settings.host, pid)
+        return url is not None and await ask.status(url) is not None
+
+    return ready
+
+
+def _lag_at(url: str) -> Lag:
+    async def lag(pid: int) -> float | None:
+        return await ask.lag(url)
+
+    return lag
+
+
+def _lag_where_announced(settings: Settings) -> Lag:
+    async def lag(pid: int) -> float | None:
+        url = ask.health_url(settings.data_dir, settings.host, pid)
+        return None if url is None else await ask.lag(url)
+
+    return lag
+
+
+def _listens(host: str, port: int) -> Ready:
+    async def ready(pid: int) -> bool:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return True
+        return False
+
+    return ready
