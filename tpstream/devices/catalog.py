@@ -57,7 +57,7 @@ class Catalog:
             topics.config_scripts.name: self._documents.scripts,
             topics.config_rules.name: self._documents.rules,
         }
-        self._follower = Follower(settings.bootstrap, [topic.name for topic in FOLLOWED], self._take_records)
+        self._follower = Follower(settings.bootstrap, [topic.name for topic in FOLLOWED], self.take_records)
 
     async def start(self) -> None:
         """Read everything there is, waiting for Kafka as long as it takes; then follow."""
@@ -111,6 +111,10 @@ class Catalog:
     def devices(self) -> Collection[Device]:
         """All registered devices; a live view, do not keep it across an await."""
         return self._devices.values()
+
+    def holds(self, topic: str, key: str) -> bool:
+        """Whether a version of a document (name@version) has been read from that topic."""
+        return key in self._by_topic[topic]
 
     # Learning
 
@@ -201,7 +205,8 @@ class Catalog:
             if version not in ("", self.release_version):
                 del self._views[version]
 
-    def _take_records(self, records: Sequence[Any], complete: bool) -> None:
+    def take_records(self, records: Sequence[Any], complete: bool) -> None:
+        """Take Kafka records in; `complete`: with them everything present was read, so releases may switch."""
         changed = False
         for record in records:
             try:

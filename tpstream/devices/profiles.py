@@ -27,11 +27,11 @@ SCRIPT_TYPES = {
 }
 """The script types of PROTOCOL, Scripts."""
 
-DIALECTS = ("native", "thingspanel")
+DIALECTS = ("native",)
 DEFAULT_NAME = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SCRIPT_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}\.lua")
+SCRIPT_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}\.lua")
 
 
 class ScriptRef(NamedTuple):
@@ -113,7 +113,7 @@ def _scripts(at: Field) -> Mapping[str, ScriptUse]:
     uses = {}
     for letter, item in at.fields((), tuple(SCRIPT_TYPES)).items():
         file = item.text()
-        if not _SCRIPT_FILE.fullmatch(file):
+        if not SCRIPT_FILE.fullmatch(file):
             raise item.error(f"is {file!r}", "name a file in scripts/, like decode.lua")
         uses[letter] = ScriptUse(file, item)
     return uses

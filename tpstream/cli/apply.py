@@ -1,0 +1,45 @@
+"""`tpstream apply DIR`: check and publish an application."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+import msgspec
+
+from tpstream.cli import output, processes
+from tpstream.cli.context import json_option, pass_settings
+from tpstream.settings import Settings
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Only check; publish nothing, and need no Kafka.")
+@json_option
+@pass_settings
+def apply(settings: Settings, directory: Path, check: bool, as_json: bool) -> None:
+    """Check and publish an application folder: app.toml, profiles/*.yaml, scripts/*.lua, rules/*.yaml.
+
+    What is published is live on every worker within a second. If anything is wrong all of it
+    is refused, each problem with its file and line, and what runs stays. Python is checked
+    here, and reaches workers by `tpstream worker --app DIR`.
+    """
+    from tpstream.devices import application, publish
+
+    if check:
+        found = application.load(directory, settings)
+        counts = {kind: len(getattr(found, kind)) for kind in application.KINDS}
+        if as_json:
+            output.as_json({"app": found.name, "version": found.release(0).version, **counts})
+        else:
+            click.echo(f"{found.name}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}: all is well")
+        return
+    changes = asyncio.run(publish.apply(settings, directory))
+    stale = processes.other_packages(settings, changes.app, changes.package) if changes.package else []
+    if as_json:
+        output.as_json({**msgspec.to_builtins(changes), "nothing": changes.nothing, "stale_workers": stale})
+        return
+    click.echo(str(changes))
+    for worker in stale:
+        click.echo(f"  {worker} runs another version of the Python package; restart it to take {changes.package}")

@@ -1,0 +1,36 @@
+"""The processes of this machine that announced themselves in the data folder, asked over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tpstream.cli.http import request
+from tpstream.errors import Unavailable
+from tpstream.observability.announce import announced
+from tpstream.settings import Settings
+
+
+class Answer(NamedTuple):
+    """What a process says of its health."""
+
+    name: str
+    port: int
+    ok: bool
+    report: dict[str, Any]
+
+
+def answers(settings: Settings) -> list[Answer]:
+    """The /health of every announced process, by name; one that does not answer is not ok."""
+    found = []
+    for one in announced(settings.data_dir):
+        try:
+            status, report = request(settings.host, one.port, "GET", "/health", seconds=5)
+        except Unavailable as error:
+            status, report = 0, {"ok": False, "http": {"ok": False, "detail": str(error)}}
+        found.append(Answer(one.name, one.port, status == 200, report if isinstance(report, dict) else {}))
+    return found
+
+
+def other_packages(settings: Settings, app: str, version: str) -> list[str]:
+    """The workers that run another version of an application's Python, or do not run it."""
+    return [one.name for one in answers(settings) if "app" in one.report and one.report["app"] != f"{app}@{version}"]
