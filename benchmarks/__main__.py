@@ -1,0 +1,40 @@
+"""Run benchmarks: print each figure as a JSON line, and write them to benchmarks/results/NAME.jsonl."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+NAMES = ("encodings", "end_to_end")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all; 1 if one failed, 2 if one is unknown."""
+    if unknown := set(names) - set(NAMES):
+        print(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    RESULTS.mkdir(exist_ok=True)
+    failed = 0
+    for name in names or NAMES:
+        module = importlib.import_module(f"benchmarks.{name}")
+        with (RESULTS / f"{name}.jsonl").open("w") as file:
+            where = {"machine": platform.machine(), "python": platform.python_version(), "at": int(time.time())}
+            file.write(msgspec.json.encode(where).decode() + "\n")
+            try:
+                for figure in module.run():
+                    print(figure.line(), flush=True)
+                    file.write(figure.line() + "\n")
+            except RuntimeError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
