@@ -1,0 +1,1 @@
+"""The way in as a client of a broker that is already there."""
