@@ -15,29 +15,32 @@ from tpstream.embedded import parts
 from tpstream.errors import TpstreamError
 from tpstream.settings import Settings
 
-settings = Settings.load()
-events = sys.argv[1]
-options = dict(text.split("=", 1) for text in sys.argv[2:])
-stand_in = Path(__file__).with_name("stand_in.py")
-ports = {
-    parts.STORE: settings.store_port,
-    parts.BRIDGE: settings.bridge_web_port,
-    parts.WORKER: settings.web_port,
-}
+
+def main(events: str, options: dict[str, str]) -> int:
+    """Supervise until told to stop; the exit code."""
+    settings = Settings.load()
+    stand_in = Path(__file__).with_name("stand_in.py")
+    ports = {
+        parts.STORE: settings.store_port,
+        parts.BRIDGE: settings.bridge_web_port,
+        parts.WORKER: settings.web_port,
+    }
+
+    def stood_in(name: str) -> list[str]:
+        announce = ["--announce", str(settings.data_dir)] if name == parts.WORKER_STORE else []
+        more = shlex.split(options.get(name, ""))
+        return [sys.executable, str(stand_in), name, str(ports.get(name, 0)), events, *announce, *more]
+
+    wanted = {
+        name: part if name == parts.KAFKA else replace(part, command=stood_in(name))
+        for name, part in parts.parts(settings, simulate=True).items()
+    }
+    try:
+        return run(settings, wanted)
+    except TpstreamError as error:
+        print(f"tpstream: {error}", file=sys.stderr)
+        return 2
 
 
-def stood_in(name: str) -> list[str]:
-    announce = ["--announce", str(settings.data_dir)] if name == parts.WORKER_STORE else []
-    more = shlex.split(options.get(name, ""))
-    return [sys.executable, str(stand_in), name, str(ports.get(name, 0)), events, *announce, *more]
-
-
-wanted = {
-    name: part if name == parts.KAFKA else replace(part, command=stood_in(name))
-    for name, part in parts.parts(settings, simulate=True).items()
-}
-try:
-    sys.exit(run(settings, wanted))
-except TpstreamError as error:
-    print(f"tpstream: {error}", file=sys.stderr)
-    sys.exit(2)
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], dict(text.split("=", 1) for text in sys.argv[2:])))

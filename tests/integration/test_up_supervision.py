@@ -1,0 +1,232 @@
+"""`tpstream up` keeps its parts running and leaves nothing behind: the real broker, stand-ins for the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts import stand_in_up
+from parts.kafka import free_port
+
+pytestmark = pytest.mark.kafka
+
+PARTS = ("store", "kafka", "bridge", "worker", "worker-store", "simulator")
+
+
+class Up:
+    """A running `up`: what it said, and what happened to its parts."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...], settings: dict[str, Any]) -> None:
+        self.data = folder / "data"
+        self._events = folder / f"events-{time.time_ns()}"
+        ports = ("mqtt", "kafka", "web", "store", "bridge_web", "worker_web")
+        environ = {f"TPSTREAM_{name.upper()}_PORT": str(free_port()) for name in ports}
+        environ |= {"TPSTREAM_DATA_DIR": str(self.data)}
+        self.environ = environ | {f"TPSTREAM_{name.upper()}": str(value) for name, value in settings.items()}
+        self.process = subprocess.Popen(
+            [sys.executable, stand_in_up.__file__, str(self._events), *options],
+            env={**os.environ, **self.environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    @property
+    def said(self) -> str:
+        return "\n".join(self.lines)
+
+    def events(self) -> list[tuple[str, str, int]]:
+        if not self._events.exists():
+            return []
+        return [tuple(json.loads(line)[:3]) for line in self._events.read_text().splitlines()]
+
+    def of(self, what: str) -> list[str]:
+        return [name for name, happened, _ in self.events() if happened == what]
+
+    def until(self, true: Callable[[], Any], seconds: float = 15) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"waited in vain; said:\n{self.said}\nhappened: {self.events()}"
+            time.sleep(0.02)
+
+    def until_ready(self) -> None:
+        self.until(lambda: "tpstream is ready" in self.said)
+
+    def pids(self) -> dict[str, int]:
+        """The processes that run, by part; the broker is known by its port."""
+        running = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().decode().split("\0")
+                    dead = not alive(int(entry.name))
+                except OSError:
+                    continue
+                if str(self._events) in words and "stand_in.py" in words[1] and not dead:
+                    running[words[2]] = int(entry.name)
+                elif f"tcp://127.0.0.1:{self.environ['TPSTREAM_KAFKA_PORT']}" in words and not dead:
+                    running["kafka"] = int(entry.name)
+        return running
+
+    def end(self, seconds: float = 15) -> int:
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        return code
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    running: list[Up] = []
+
+    def begin(*options: str, **settings: Any) -> Up:
+        running.append(Up(tmp_path, options, settings))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_it_starts_says_where_everything_is_and_stops_in_order(up: Callable[..., Up]) -> None:
+    one = up("worker=--lag 3")
+    one.until_ready()
+    one.until(lambda: "simulator" in one.of("started"))
+    assert set(one.pids()) == set(PARTS)
+    for name in PARTS:
+        assert re.search(rf"{name} +ready \(\d+\.\d s\)", one.said)
+    began = time.monotonic()
+    one.interrupt()
+    assert one.end() == 0
+    assert time.monotonic() - began < 10
+    assert one.of("stopped") == ["bridge", "simulator", "worker", "worker-store", "store"]
+    assert one.pids() == {}
+
+
+def test_killed_outright_it_leaves_nothing_running(up: Callable[..., Up]) -> None:
+    one = up()
+    one.until_ready()
+    assert len(one.pids()) == len(PARTS)
+    one.process.kill()
+    one.process.wait()
+    one.until(lambda: one.pids() == {}, 3)
+
+
+def test_a_second_one_in_the_same_folder_is_refused(up: Callable[..., Up]) -> None:
+    one = up()
+    one.until_ready()
+    two = up()
+    assert two.end() == 2
+    assert two.said.startswith(f"tpstream: another `tpstream up` (pid {one.process.pid}) runs in {one.data}")
+    assert len(two.lines) == 1
+    assert len(one.pids()) == len(PARTS)
+
+
+def test_a_taken_port_is_refused_before_anything_starts(up: Callable[..., Up]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        one = up(mqtt_port=port)
+        assert one.end() == 2
+    assert f"port {port} (TPSTREAM_MQTT_PORT) is taken by" in one.said
+    assert len(one.lines) == 1
+    assert one.events() == []
+
+
+def test_a_part_that_dies_is_started_again_and_a_line_says_so(up: Callable[..., Up]) -> None:
+    one = up()
+    one.until_ready()
+    os.kill(one.pids()["bridge"], signal.SIGKILL)
+    one.until(lambda: one.of("started").count("bridge") == 2)
+    assert re.search(r"bridge +died \(killed by SIGKILL\); starting it again in 0\.5 s, see .*bridge\.log", one.said)
+    one.interrupt()
+    assert one.end() == 0
+
+
+def test_a_part_that_keeps_dying_stops_everything_with_its_last_lines(up: Callable[..., Up]) -> None:
+    one = up("simulator=--die 0.05")
+    assert one.end(30) == 1
+    assert one.said.count("simulator     died (exit code 3)") == 4
+    assert re.search(r"something broke\ntpstream: simulator keeps dying \(exit code 3\); its log is ", one.said)
+    assert one.pids() == {}
+
+
+def test_a_part_whose_settings_are_wrong_is_not_tried_again(up: Callable[..., Up]) -> None:
+    one = up("worker=--wrong")
+    assert one.end() == 2
+    assert re.search(r"a setting is wrong\ntpstream: worker cannot start \(exit code 2\)", one.said)
+    assert one.pids() == {}
+
+
+def test_what_will_not_stop_is_killed_and_all_ends_in_time(up: Callable[..., Up]) -> None:
+    one = up("worker=--stop 60", "bridge=--stop 60", stop_seconds=4)
+    one.until_ready()
+    began = time.monotonic()
+    one.interrupt()
+    assert one.end() == 0
+    assert time.monotonic() - began < 5
+    assert len(re.findall(r"had not stopped after \d\.\d s and was killed", one.said)) == 2
+    assert one.of("stopped")[-1] == "store"
+    assert one.pids() == {}
+
+
+def test_interrupted_twice_it_kills(up: Callable[..., Up]) -> None:
+    one = up("bridge=--stop 60")
+    one.until_ready()
+    one.interrupt()
+    one.until(lambda: "stopping in order" in one.said)
+    began = time.monotonic()
+    one.interrupt()
+    one.end()
+    assert time.monotonic() - began < 2
+    assert one.pids() == {}
+
+
+def test_interrupted_while_it_starts_it_stops_too(up: Callable[..., Up]) -> None:
+    one = up()
+    one.until(lambda: "store" in one.of("started"))
+    one.interrupt()
+    assert one.end() == 0
+    assert one.pids() == {}
+
+
+def test_what_a_part_leaves_behind_goes_with_it(up: Callable[..., Up]) -> None:
+    one = up("worker=--grandchild")
+    one.until_ready()
+    os.kill(one.pids()["worker"], signal.SIGKILL)
+    one.until(lambda: one.of("started").count("worker") == 2)
+    first = next(int(what.split()[1]) for _, what, _ in one.events() if what.startswith("grandchild"))
+    assert not alive(first)
+    one.interrupt()
+    assert one.end() == 0

@@ -1,0 +1,46 @@
+"""What `tpstream up` says at the end of its start, and what it runs for which settings."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tpstream.embedded.parts import KAFKA, SIMULATOR, STOP_ORDER, STORE, parts, ports
+from tpstream.embedded.summary import summary
+from tpstream.settings import Settings
+
+ALL = set(STOP_ORDER)
+
+
+def test_everything_runs_and_a_kafka_or_store_of_ones_own_is_left_alone() -> None:
+    assert set(parts(Settings(), simulate=True)) == ALL
+    assert set(parts(Settings(), simulate=False)) == ALL - {SIMULATOR}
+    assert set(parts(Settings(kafka="k:9092", store_host="s"), simulate=True)) == ALL - {KAFKA, STORE}
+
+
+def test_only_ports_of_parts_that_run_are_checked() -> None:
+    assert len(ports(Settings(), ALL)) == 5
+    assert "TPSTREAM_KAFKA_PORT" not in ports(Settings(), ALL - {KAFKA})
+    assert "TPSTREAM_MQTT_PORT" not in ports(Settings(bridge_way="broker"), ALL)
+
+
+@pytest.mark.parametrize("publisher", ["mosquitto_pub", None])
+def test_it_shows_a_publish_a_query_and_a_command_that_a_shell_understands(publisher: str | None) -> None:
+    text = summary(Settings(mqtt_port=1999), ALL, program="tpstream", publisher=publisher)
+    publish, query, command = (shlex.split(line) for line in text.splitlines() if line.startswith("    "))
+    assert any("1999" in word for word in publish)
+    if publisher is None:
+        compile(publish[2], "publish", "exec")
+        assert '{"temperature":21.5}' in publish[2]
+    assert query[:2] == ["tpstream", "sql"]
+    assert command == ["tpstream", "send", "greenhouse-1", "fan", '{"on":true}']
+
+
+def test_it_says_what_the_broker_may_lose_only_where_it_is_ours() -> None:
+    def said(names: set[str]) -> bool:
+        return "memory" in summary(Settings(data_dir=Path("var")), names, program="tpstream", publisher=None)
+
+    assert said(ALL)
+    assert not said(ALL - {KAFKA})
