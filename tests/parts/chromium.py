@@ -66,9 +66,9 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, condition: str, seconds: float = 10.0) -> Any:
-        """Wait until the expression is true; its value is returned."""
+        """Wait until the expression is true (an element is); its value is returned."""
         end = time.monotonic() + seconds
-        while not (value := await self.run(condition)):
+        while (value := await self.run(condition)) in (None, False, "", 0):
             if time.monotonic() > end:
                 raise AssertionError(f"not true within {seconds} s: {condition}; the page said {self.complaints}")
             await asyncio.sleep(0.05)
