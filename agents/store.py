@@ -1,0 +1,34 @@
+"""Writes what passes by to the store, in columns; a consumer group of its own (role store)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tpstream.app import app
+from tpstream.bus import topics
+from tpstream.bus.batch import Batch
+from tpstream.bus.topics import Topic
+from tpstream.storage import columns
+
+_BUILDERS: dict[Topic[Any], tuple[str, Callable[..., columns.Columns]]] = {
+    topics.uplink_telemetry: ("telemetry", columns.telemetry),
+    topics.windows: ("windows", columns.windows),
+    topics.alarms: ("alarms", columns.alarms),
+    topics.command_status: ("commands", columns.commands),
+    topics.dead_letters: ("dead_letters", columns.dead_letters),
+    topics.device_status: ("device_status", columns.device_status),
+}
+
+
+@app.batch_agent(*_BUILDERS, role="store", name="store")
+async def store(batch: Batch) -> None:
+    """Rows are made from origins, so that what is handled twice is one row to every reader."""
+    messages, origins, delivered = [], [], []
+    for record, message in batch.values():
+        messages.append(message)
+        origins.append(batch.derived(record).origin)
+        delivered.append(record.timestamp)
+    if messages:
+        table, build = _BUILDERS[batch.topic]
+        batch.add(getattr(batch.services.store, table), build(messages, origins, delivered))

@@ -1,0 +1,1 @@
+"""Numbered steps of the schema; `tpstream.storage.schema` applies them in order."""
