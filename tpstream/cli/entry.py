@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 a setting, file or argument is wrong, 3 a part i
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -21,14 +22,15 @@ FAILED, WRONG, UNREACHABLE, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of `tpstream ARGUMENTS`."""
+    # What the Kafka client says of an outage is said by our own line; `logs.set_up` lets it speak again.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         result = root.main(list(arguments), prog_name="tpstream", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:  # `tpstream … | head`: nobody listens any more, which is no failure of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(err=True)
+    except (KeyboardInterrupt, click.Abort):  # click has ended the line
         return INTERRUPTED
     except Exception as error:
         if os.environ.get("TPSTREAM_DEBUG") == "1":

@@ -17,6 +17,7 @@ from tpstream.bus import topics as declared
 from tpstream.bus.envelope import header
 from tpstream.cli import output
 from tpstream.cli.context import json_option, pass_settings
+from tpstream.devices.journal import REMEDY, reach, reason
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 from tpstream.settings import Settings
 
@@ -50,7 +51,7 @@ async def _list(settings: Settings, as_json: bool) -> None:
         )
         return
     output.table(
-        ("topic", "partitions", "records", "end offsets"),
+        ("topic", "partitions", "written", "end offsets"),
         (
             (name, len(found), sum(found.values()), " ".join(str(end) for _, end in sorted(found.items())))
             for name, found in sorted(ends.items())
@@ -85,13 +86,11 @@ async def _consumer(settings: Settings) -> AsyncIterator[Any]:
     )
     try:
         async with asyncio.timeout(SECONDS):
+            await reach(settings)
             await consumer.start()
         yield consumer
     except (KafkaError, TimeoutError, OSError) as error:
-        raise Unavailable(
-            f"Kafka at {settings.bootstrap} is not reachable ({error or 'no answer in time'}); "
-            "start `tpstream up`, or set TPSTREAM_KAFKA"
-        ) from None
+        raise Unavailable(f"Kafka at {settings.bootstrap} does not answer ({reason(error)}); {REMEDY}") from None
     finally:
         await consumer.stop()
 

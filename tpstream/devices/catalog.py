@@ -210,7 +210,9 @@ class Catalog:
         changed = False
         for record in records:
             try:
-                changed |= self.take(record.topic, (record.key or b"").decode(), record.value)
+                new = self.take(record.topic, (record.key or b"").decode(), record.value)
+                # Documents and releases mean nothing before they are in force.
+                changed |= new and record.topic == topics.config_devices.name
             except (TpstreamError, UnicodeDecodeError) as error:
                 log.error("%s offset %d is passed over: %s", record.topic, record.offset, error)
         # A half-read log may name a release that a later record replaces.

@@ -11,11 +11,13 @@ import aiokafka
 from aiokafka.errors import KafkaError
 
 from tpstream.bus import topics
-from tpstream.bus.provision import read_life
+from tpstream.bus.provision import connect, read_life
 from tpstream.bus.reader import read_to_end
 from tpstream.devices.catalog import FOLLOWED, Catalog
 from tpstream.errors import Unavailable
 from tpstream.settings import Settings
+
+REMEDY = "start `tpstream up` or a worker, or set TPSTREAM_KAFKA"
 
 SECONDS = 10.0
 """How long Kafka may take to answer."""
@@ -29,20 +31,33 @@ async def read(settings: Settings) -> Catalog:
 
     Raises Unavailable where Kafka does not answer, or the topics were never made.
     """
-    where = f"Kafka at {settings.bootstrap}"
-    remedy = "start `tpstream up` or a worker, or set TPSTREAM_KAFKA"
     catalog = Catalog(settings)
     try:
         async with asyncio.timeout(SECONDS):
+            await reach(settings)
             if await read_life(settings.bootstrap) is None:
-                raise Unavailable(f"{where} has no topics of tpstream yet; {remedy}")
+                raise Unavailable(f"Kafka at {settings.bootstrap} has no topics of tpstream yet; {REMEDY}")
             places = {aiokafka.TopicPartition(topic.name, 0): 0 for topic in FOLLOWED}
             async for _, records in read_to_end(settings.bootstrap, places, patience=SECONDS):
                 catalog.take_records(records, complete=False)
             catalog.settle()
     except (KafkaError, TimeoutError, OSError) as error:
-        raise Unavailable(f"{where} is not reachable ({error or 'no answer in time'}); {remedy}") from None
+        raise Unavailable(f"Kafka at {settings.bootstrap} does not answer ({reason(error)}); {REMEDY}") from None
     return catalog
+
+
+async def reach(settings: Settings) -> None:
+    """Unavailable at once, in few words, where nobody listens on Kafka's address."""
+    try:
+        admin = await connect(settings.bootstrap, wait=0)
+    except Unavailable:
+        raise Unavailable(f"Kafka at {settings.bootstrap} is not reachable; {REMEDY}") from None
+    await admin.close()
+
+
+def reason(error: BaseException) -> str:
+    """What an error of the Kafka client says, in few words."""
+    return str(error).split(" [(")[0] or "no answer in time"
 
 
 async def write(settings: Settings, entries: Iterable[Entry]) -> None:
@@ -62,7 +77,7 @@ async def write(settings: Settings, entries: Iterable[Entry]) -> None:
                 await producer.send_and_wait(topic.name, data, key=key.encode(), partition=0, timestamp_ms=now)
     except (KafkaError, TimeoutError, OSError) as error:
         raise Unavailable(
-            f"Kafka at {settings.bootstrap} did not take the change ({error or 'no answer in time'}); try again"
+            f"Kafka at {settings.bootstrap} did not take the change ({reason(error)}); try again"
         ) from None
     finally:
         await producer.stop()

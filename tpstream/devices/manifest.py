@@ -44,8 +44,9 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        reason, line = str(error), re.search(r"at line (\d+)", str(error))
-        raise ConfigurationError(f"{path}:{line[1] if line else 1}: not TOML: {reason}") from None
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else len(text.splitlines())  # "at end of document"
+        raise ConfigurationError(f"{path}:{max(line, 1)}: not TOML: {error}") from None
     for key, value in content.items():
         at = f"{path}:{_line_of(text, key)}: field {key}"
         if key not in Manifest._fields:
