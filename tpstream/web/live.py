@@ -49,7 +49,6 @@ class Live:
         known(call.query)
         async with self._lock:
             if self._reply is None or not 0 <= self._clock() - self._made_at < self._interval:
-                self._reply = None
                 self._reply = json_reply(await self._gather())
                 self._made_at = self._clock()
             return self._reply
