@@ -30,7 +30,9 @@ def main(names: list[str]) -> int:
                 for figure in module.run():
                     print(figure.line(), flush=True)
                     file.write(figure.line() + "\n")
-            except RuntimeError as error:
+            except (RuntimeError, ExceptionGroup) as error:
+                while isinstance(error, ExceptionGroup):
+                    error = error.exceptions[0]
                 print(f"{name}: {error}", file=sys.stderr)
                 failed = 1
     return failed

@@ -15,6 +15,7 @@ import sys
 import time
 from array import array
 from collections import deque
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -170,7 +171,7 @@ class Load:
         loop = asyncio.get_running_loop()
         fleet: list[Device] = []
         for n in range(self.devices):
-            _, device = await loop.create_connection(lambda n=n: Device(f"{prefix}-{n}", self), host, port)
+            _, device = await loop.create_connection(partial(Device, f"{prefix}-{n}", self), host, port)
             fleet.append(device)
         async with asyncio.timeout(patience):
             await asyncio.gather(*(device.connected for device in fleet))
