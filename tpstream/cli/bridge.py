@@ -15,8 +15,8 @@ def bridge(settings: Settings) -> None:
 
     TPSTREAM_BRIDGE_WAY says whether devices connect here (endpoint) or to a broker.
     """
-    from connectors.mqtt_bridge.service import run
+    from connectors.mqtt_bridge.service import main
     from tpstream.observability import logs
 
     logs.set_up()
-    run(settings)
+    main(settings)
