@@ -47,8 +47,10 @@ class PartitionOwner:
             due = [at for table in self._tables if (at := table.at(number).next_due()) is not None]
             if not due or min(due) > now or now - self._ticked.get(number, 0) < TICK_EVERY_MS:
                 continue
-            if clock >= min(due) and now - clock < TICK_EVERY_MS:
-                continue  # what moved the clock is still on its way through the agents
+            if clock >= min(due) and now - min(due) < TICK_EVERY_MS:
+                # What moved the clock may be on its way to the table. Not for ever: a tick reaches every
+                # agent, while of a busy partition's telemetry a table of commands never hears.
+                continue
             self._append(number, Kind.TICK, b"", now)
             self._ticked[number] = now
             count += 1
