@@ -9,7 +9,9 @@ import signal
 from collections.abc import Callable
 
 import aiokafka
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 from parts.supervised import Up, state
 
 from tpstream.bus import topics
@@ -129,3 +131,36 @@ async def test_what_was_not_worked_off_at_the_stop_is_said(up: Callable[..., Up]
     one.interrupt()
     assert one.end() == 0
     assert "worker-store  has not worked off everything; the embedded broker forgets the rest" in one.said
+
+
+async def test_a_device_that_publishes_meanwhile_loses_nothing_to_topics_of_the_brokers_own_making(
+    up: Callable[..., Up],
+) -> None:
+    one = up("bridge=real")
+    one.until_ready()
+    device = paho.Client(CallbackAPIVersion.VERSION2, client_id="d1")
+    acknowledged: list[int] = []
+    device.on_publish = lambda client, userdata, mid, *_: acknowledged.append(mid)
+    device.connect("127.0.0.1", int(one.environ["TPSTREAM_MQTT_PORT"]))
+    device.loop_start()
+
+    def publish(count: int) -> None:
+        for n in range(count):
+            device.publish(f"devices/d{n}/telemetry", b'{"t":1}', qos=1)
+
+    publish(10)
+    one.until(lambda: len(acknowledged) == 10)
+    for times in (2, 3):
+        os.kill(one.pids()["kafka"], signal.SIGKILL)
+        publish(100)
+        one.until(lambda times=times: one.said.count("worker        ready") == times)
+        one.until(lambda times=times: len(acknowledged) == 10 + 100 * (times - 1))
+        there = await shapes(one)
+        assert there[topics.uplink_raw.name] == 8
+    device.loop_stop()
+    # What was acknowledged after the last death is in the raw topic, in all its partitions.
+    places = {aiokafka.TopicPartition(topics.uplink_raw.name, n): 0 for n in range(8)}
+    stored = [r.key async for _, some in read_to_end(bootstrap(one), places) for r in some if r.value == b'{"t":1}']
+    assert len(stored) >= 100
+    one.interrupt()
+    assert one.end() == 0

@@ -1,6 +1,6 @@
 """`tpstream up` with the real broker and stand-ins for the other parts; settings from the environment.
 
-python stand_in_up.py EVENTS [NAME=OPTIONS …]: OPTIONS are those of stand_in.py.
+python stand_in_up.py EVENTS [NAME=OPTIONS …]: OPTIONS are those of stand_in.py, or `real` for the part itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tpstream.cli.up import run
+from tpstream.cli.up import DEFAULTS, run
 from tpstream.embedded import parts
 from tpstream.errors import TpstreamError
 from tpstream.settings import Settings
@@ -18,7 +18,7 @@ from tpstream.settings import Settings
 
 def main(events: str, options: dict[str, str]) -> int:
     """Supervise until told to stop; the exit code."""
-    settings = Settings.load()
+    settings = Settings.load(defaults=DEFAULTS)
     stand_in = Path(__file__).with_name("stand_in.py")
     ports = {
         parts.STORE: settings.store_port,
@@ -32,7 +32,7 @@ def main(events: str, options: dict[str, str]) -> int:
         return [sys.executable, str(stand_in), name, str(ports.get(name, 0)), events, *announce, *more]
 
     wanted = {
-        name: part if name == parts.KAFKA else replace(part, command=stood_in(name))
+        name: part if name == parts.KAFKA or options.get(name) == "real" else replace(part, command=stood_in(name))
         for name, part in parts.parts(settings, simulate=True).items()
     }
     try:

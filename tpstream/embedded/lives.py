@@ -112,11 +112,14 @@ class Lives:
 
 
 async def drained(workers: Iterable[Watch], seconds: float) -> bool:
-    """Whether each, in this order, has told twice in a row that nothing is left, within `seconds`."""
+    """Whether each, in this order, has told three times in a row that nothing is left, within `seconds`.
+
+    Once would not do: a worker knows the end of its topics as of its last fetch.
+    """
     deadline = time.monotonic() + seconds
     for worker in workers:
         zeros = 0
-        while zeros < 2:
+        while zeros < 3:
             if time.monotonic() > deadline:
                 return False
             process, lag = worker.process, worker.part.lag
