@@ -54,23 +54,25 @@ class Replay:
 
         Raises Unavailable if there is nobody at first; later it tries again for ever.
         """
-        waits, connected = backoff(self.random), False
+        waits, connected, away = backoff(self.random), False, False
         while True:
             client = aiomqtt.Client(
                 self.host, self.port, username=self.login, keepalive=KEEPALIVE, timeout=10, logger=QUIET
             )
             try:
                 async with client:
-                    if connected:
+                    if away:
                         self.say(f"connected again to MQTT at {self.host}:{self.port}")
-                    connected, waits = True, backoff(self.random)
+                    connected, away, waits = True, False, backoff(self.random)
                     return await self._session(client)
             except aiomqtt.MqttError as error:
                 if not connected:
                     raise Unavailable(
                         f"no MQTT at {self.host}:{self.port} ({error}); is `tpstream up` running there?"
                     ) from None
-                self.say(f"lost MQTT at {self.host}:{self.port} ({error}); trying again until it is back")
+                if not away:
+                    self.say(f"lost MQTT at {self.host}:{self.port} ({error}); trying again until it is back")
+                away = True
             await asyncio.sleep(next(waits))
 
     async def _session(self, client: aiomqtt.Client) -> None:
