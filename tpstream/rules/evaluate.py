@@ -40,7 +40,7 @@ def evaluate(rule: Rule, state: RuleState | None, result: WindowResult, origin: 
     if state.alarm is not None:
         if value is not None and rule.clear_when.holds(value):
             alarm = _cleared(state.alarm, result.closed_at, _window(result))
-            commands = _commands(rule, rule.on_clear, result, origin, "clear")
+            commands = _commands(rule, rule.on_clear, result, origin)
             return Evaluated(RuleState(rule.window, result.start), alarm, commands)
         return Evaluated(RuleState(rule.window, result.start, 0, state.alarm))
     held = state.held + 1 if value is not None and rule.raise_when.holds(value) else 0
@@ -57,7 +57,7 @@ def evaluate(rule: Rule, state: RuleState | None, result: WindowResult, origin: 
         value=value,
         details=_details({"raised": _window(result)}),
     )
-    commands = _commands(rule, rule.on_raise, result, origin, "raise")
+    commands = _commands(rule, rule.on_raise, result, origin)
     return Evaluated(RuleState(rule.window, result.start, 0, alarm), alarm, commands)
 
 
@@ -88,14 +88,12 @@ def _details(content: dict[str, object]) -> str:
     return msgspec.json.encode(content).decode()
 
 
-def _commands(
-    rule: Rule, action: Action | None, result: WindowResult, origin: str, when: str
-) -> tuple[CommandRequest, ...]:
+def _commands(rule: Rule, action: Action | None, result: WindowResult, origin: str) -> tuple[CommandRequest, ...]:
     if action is None:
         return ()
     return (
         CommandRequest(
-            id=identifier("command", rule.name, result.device, result.key, origin, when),
+            id=identifier("command", rule.name, result.device, result.key, origin),
             device=action.device or result.device,
             method=action.command,
             created_at=result.closed_at,

@@ -122,6 +122,13 @@ async def test_replays_change_nothing():
         assert (await handle(topic, value, at=at)).outgoing == []
 
 
+async def test_of_two_changes_in_one_millisecond_a_replay_of_the_first_does_not_undo_the_second():
+    gone, back = DeviceStatus("d1", False, 900), DeviceStatus("d1", True, 900)
+    await handle(topics.device_status, gone, back, at=900)
+    await handle(topics.device_status, gone, at=900)
+    assert published(await handle(topics.downlink_command, request())) != []
+
+
 async def test_positions_of_one_topic_say_nothing_about_another():
     await handle(topics.downlink_command, request())
     await handle(topics.device_status, DeviceStatus("d1", True, 900), offset=500)

@@ -73,6 +73,12 @@ async def test_a_tick_closes_the_windows_of_the_silent_and_is_passed_on_behind_t
     assert all(out.partition == 0 for out in batch.outgoing)
 
 
+async def test_the_message_that_ends_a_silence_counts():
+    await handle(record(0, 5, "d1", (1, 2.0)))
+    batch = await handle(record(1, 60, "d1", (55, 8.0)), record(2, 90, "d1", (85, 0.0)))
+    assert means(batch) == [("d1", 0, 2.0, 60), ("d1", 50, 8.0, 90)]
+
+
 async def test_the_clock_is_kept_and_never_goes_back():
     await handle(tick(0, 1000))
     await handle(record(1, 900, "d1", (1, 2.0)))

@@ -86,6 +86,11 @@ def test_an_offline_device_is_waited_for_until_the_command_expires():
     assert told == ["b EXPIRED", "a ENCODED", "a >"]
 
 
+def test_an_older_word_on_the_connection_changes_nothing():
+    told, _ = follow((9, Connection(True, 9)), (10, Connection(False, 5)), (11, requested("a")))
+    assert told == BEGIN
+
+
 def test_nothing_is_sent_after_its_expiry():
     assert follow((1000, requested("a")))[0] == ["a QUEUED", "a ENCODED", "a EXPIRED"]
 
