@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from parts.console_server import Console
 
+from tpstream.messages import Device
 from tpstream.observability.health import Part
 from tpstream.settings import Settings
 from tpstream.web.routes import MAX_BODY
@@ -64,9 +65,22 @@ async def test_telemetry_is_read_by_key_and_time(console: Console) -> None:
     for n in range(5):
         console.store.point("grün/7".replace("/", "-"), "temp {x}", 20.0 + n, ts=1000 + n)
     path = "/api/v1/devices/gr%C3%BCn-7/telemetry"
-    status, answer, _ = await ask(console, f"{path}?key=temp%20%7Bx%7D&start=1001&end=1003")
+    status, answer, _ = await ask(console, f"{path}?key=temp%20%7Bx%7D&start=1001&end=1004")
     assert (status, [p["number"] for p in answer["points"]]) == (200, [21.0, 22.0, 23.0])
     assert (await ask(console, f"{path}/latest"))[1]["points"][0]["number"] == 24.0
+
+
+async def test_devices_are_who_is_registered_and_who_has_spoken(console: Console) -> None:
+    console.register(Device("silent"))
+    console.register(Device("known", created_at=1))
+    console.store.rows["devices"] = [{"device": "known", "online": True}, {"device": "stranger", "online": None}]
+    _, answer, _ = await ask(console, "/api/v1/devices")
+    assert answer["total"] == 3
+    found = {row["device"]: (row["registered"], row.get("online")) for row in answer["devices"]}
+    assert found == {"known": (True, True), "silent": (True, None), "stranger": (False, None)}
+    live = (await ask(console, "/api/v1/live"))[1]
+    assert [d["device"] for d in live["devices"]] == ["known", "silent", "stranger"]
+    assert len((await ask(console, "/api/v1/devices?limit=2"))[1]["devices"]) == 2
 
 
 @pytest.mark.parametrize(

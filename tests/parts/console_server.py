@@ -13,8 +13,9 @@ import faust
 
 from tpstream.bus import topics
 from tpstream.bus.envelope import Headers
+from tpstream.devices.catalog import Catalog
 from tpstream.errors import Unavailable
-from tpstream.messages import CommandRequest
+from tpstream.messages import CommandRequest, Device
 from tpstream.observability.health import Health, Part
 from tpstream.settings import Settings
 from tpstream.web.install import install
@@ -44,7 +45,7 @@ class Memory:
 
     async def telemetry(self, device: str, key: str, start: int, end: int, limit: int) -> Sequence[Mapping[str, Any]]:
         rows = self._rows("telemetry")
-        return [r for r in rows if r["device"] == device and r["key"] == key and start <= r["ts"] <= end][:limit]
+        return [r for r in rows if r["device"] == device and r["key"] == key and start <= r["ts"] < end][-limit:]
 
     async def windows(self, limit: int) -> Sequence[Mapping[str, Any]]:
         return self._rows("windows")[:limit]
@@ -113,8 +114,14 @@ class Console:
             web_port=self.port,
             env_prefix="TPSTREAM_TEST_FAUST_",
         )
-        services: Any = SimpleNamespace(settings=settings or Settings())
+        settings = settings or Settings()
+        self.catalog = Catalog(settings)
+        services: Any = SimpleNamespace(settings=settings, catalog=self.catalog)
         install(self.app, services, self.health, self.sent, store=self.store)
+
+    def register(self, device: Device) -> None:
+        """As the worker learns of it: from the configuration topic."""
+        self.catalog.take(topics.config_devices.name, device.device, topics.config_devices.encode(device))
 
     async def __aenter__(self) -> Console:
         await self.app.web.start()

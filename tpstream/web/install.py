@@ -7,7 +7,7 @@ index) is dropped; what it would answer in plain text (404, 405) becomes JSON.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -42,9 +42,14 @@ def install(app: faust.App, services: Services, health: Health, producer: Sends,
         from tpstream.storage.reader import Reader
 
         store = Reader(services.settings)
+    catalog = services.catalog
+
+    def registered() -> Iterator[tuple[str, str]]:
+        return ((one.device, catalog.profile_of(one.device).name) for one in catalog.devices())
+
     app.web.blueprints = BlueprintManager()
     app.web.web_app.middlewares.append(_door(services.settings.host, services.settings.web_hosts))
-    for (method, path), route in table(store, health, Commands(producer)).items():
+    for (method, path), route in table(store, health, Commands(producer), registered).items():
         app.page(path, name=f"{method} {path}")(_view(method, route))
 
 

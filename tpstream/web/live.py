@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tpstream.observability.health import Health
 from tpstream.web.parameters import known
-from tpstream.web.reads import Rows, Store
+from tpstream.web.reads import Registered, Rows, Store
 from tpstream.web.reply import Call, Reply, json_reply
 
 INTERVAL = 0.7
@@ -18,6 +19,8 @@ INTERVAL = 0.7
 MAX_DEVICES = 200
 MAX_KEYS = 32
 """Devices, and keys of each, that the page shows; the API has them all."""
+MAX_SILENT = 2_000
+"""Registered devices that are looked through for those that have not spoken yet."""
 ROWS = 30
 MAX_TEXT = 300
 """Characters of a text in the live view; the API has it whole."""
@@ -32,12 +35,14 @@ class Live:
         self,
         store: Store,
         health: Health,
+        registered: Registered = tuple,
         *,
         clock: Callable[[], float] = time.time,
         interval: float = INTERVAL,
     ) -> None:
         self._store = store
         self._health = health
+        self._registered = registered
         self._clock = clock
         self._interval = interval
         self._lock = asyncio.Lock()
@@ -64,7 +69,7 @@ class Live:
             store.dead_letters(ROWS),
         )
         now = int(self._clock() * 1000)
-        shown = assemble(devices, latest, now)
+        shown = assemble(devices, latest, now, itertools.islice(self._registered(), MAX_SILENT))
         return {
             "now": now,
             "health": self._health.report(),
@@ -77,35 +82,34 @@ class Live:
         }
 
 
-def assemble(devices: Rows, latest: Rows, now: int) -> list[dict[str, Any]]:
-    """Each device with its online state, the time of its newest point, and the newest value of each key.
+def assemble(devices: Rows, latest: Rows, now: int, registered: Iterable[tuple[str, str]] = ()) -> list[dict[str, Any]]:
+    """Each device with its online state, the delivery of its newest point, and the newest value of each key.
 
-    A device that has points but is not registered yet is shown all the same.
+    `registered` are device numbers with their profile's name: who has not spoken yet is shown too,
+    as is who has spoken and is not registered.
     """
-    known_devices: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
+
+    def entry(name: str) -> dict[str, Any]:
+        return found.setdefault(name, {"device": name, "profile": "", "online": None, "last_seen": None, "values": []})
+
+    for name, profile in registered:
+        entry(name)["profile"] = profile
     for row in devices:
         online = row.get("online")
-        known_devices[str(row["device"])] = {
-            "device": row["device"],
-            "profile": row.get("profile") or "",
-            "online": None if online is None else bool(online),
-            "last_seen": row.get("last_seen"),
-            "values": [],
-        }
-    for row in latest:
-        name = str(row["device"])
-        device = known_devices.setdefault(
-            name, {"device": name, "profile": "", "online": None, "last_seen": None, "values": []}
+        entry(str(row["device"])).update(
+            online=None if online is None else bool(online), last_seen=row.get("received_at")
         )
+    for row in latest:
+        device = entry(str(row["device"]))
         device["values"].append(_value(row))
-        seen = row.get("received_at") or row["ts"]
-        device["last_seen"] = max(device["last_seen"] or 0, seen)
-    for device in known_devices.values():
+        device["last_seen"] = max(device["last_seen"] or 0, row.get("received_at") or row["ts"])
+    for device in found.values():
         device["values"] = sorted(device["values"], key=lambda value: str(value["key"]))[:MAX_KEYS]
         seen = device["last_seen"]
         if device["online"] is None and seen is not None:
             device["online"] = now - seen < SPEAKS
-    return [known_devices[name] for name in sorted(known_devices)]
+    return [found[name] for name in sorted(found)]
 
 
 def _value(row: Mapping[str, Any]) -> dict[str, Any]:

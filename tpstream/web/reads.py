@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tpstream.web.parameters import checked, device_number, integer, known, text, time_range
@@ -14,6 +14,9 @@ MAX_ROWS = 10_000
 MAX_KEY = 256
 
 Rows = Sequence[Mapping[str, Any]]
+
+Registered = Callable[[], Iterable[tuple[str, str]]]
+"""The registered devices: number and profile's name."""
 
 
 class Store(Protocol):
@@ -35,17 +38,25 @@ def _now() -> int:
 class Reads:
     """One method per GET route of the API."""
 
-    def __init__(self, store: Store, clock: Callable[[], int] = _now) -> None:
+    def __init__(self, store: Store, registered: Registered = tuple, clock: Callable[[], int] = _now) -> None:
         self._store = store
+        self._registered = registered
         self._clock = clock
 
     async def devices(self, call: Call) -> Reply:
-        """GET /api/v1/devices."""
-        known(call.query)
-        return json_reply({"devices": await self._store.devices()})
+        """GET /api/v1/devices?limit=: who is registered, and who has spoken, by number."""
+        limit = _limit(call, 1000)
+        rows = {str(row["device"]): {**row, "registered": False} for row in await self._store.devices()}
+        for number, profile in self._registered():
+            rows[number] = {"device": number, **rows.get(number, {}), "registered": True, "profile": profile}
+        numbers = sorted(rows)
+        return json_reply({"total": len(numbers), "devices": [rows[number] for number in numbers[:limit]]})
 
     async def telemetry(self, call: Call) -> Reply:
-        """GET /api/v1/devices/{device}/telemetry?key=&start=&end=&limit=: points of one key, by time."""
+        """GET /api/v1/devices/{device}/telemetry?key=&start=&end=&limit=.
+
+        Points of one key with start <= ts < end, the newest `limit` of them, by rising ts.
+        """
         known(call.query, "key", "start", "end", "limit")
         device = device_number(call.path["device"])
         key = text(call.query, "key", MAX_KEY)
@@ -86,6 +97,6 @@ class Reads:
         return json_reply({"dead_letters": await self._store.dead_letters(_limit(call))})
 
 
-def _limit(call: Call) -> int:
+def _limit(call: Call, default: int = 100) -> int:
     known(call.query, "limit")
-    return integer(call.query, "limit", 100, 1, MAX_ROWS)
+    return integer(call.query, "limit", default, 1, MAX_ROWS)

@@ -7,16 +7,18 @@ from tpstream.observability.health import Health
 from tpstream.web import assets
 from tpstream.web.commands import Commands
 from tpstream.web.live import Live
-from tpstream.web.reads import Reads, Store
+from tpstream.web.reads import Reads, Registered, Store
 from tpstream.web.reply import Call, Reply, Route, json_reply
 
 MAX_BODY = 65_536
 """Bytes of a request's body."""
 
 
-def table(store: Store, health: Health, commands: Commands) -> dict[tuple[str, str], Route]:
+def table(
+    store: Store, health: Health, commands: Commands, registered: Registered = tuple
+) -> dict[tuple[str, str], Route]:
     """Every route of the web port."""
-    reads, live = Reads(store), Live(store, health)
+    reads, live = Reads(store, registered), Live(store, health, registered)
 
     async def get_health(call: Call) -> Reply:
         status, report = health.answer()
