@@ -25,6 +25,7 @@ def malformed(schema: dict[str, Any]) -> str | None:
 
 def breaks(schema: dict[str, Any], released: dict[str, Any]) -> Iterator[str]:
     """Each break of backward compatibility as `field NAME: what is wrong`."""
+    yield from _swaps(schema, released, "")
     result = ReaderWriterCompatibilityChecker().get_compatibility(
         reader=avro.schema.parse(json.dumps(schema)), writer=avro.schema.parse(json.dumps(released))
     )
@@ -38,6 +39,23 @@ def breaks(schema: dict[str, Any], released: dict[str, Any]) -> Iterator[str]:
             yield line
     if not told:
         yield f"field (top): {'; '.join(sorted(result.messages))}"
+
+
+def _swaps(schema: Any, released: Any, path: str) -> Iterator[str]:
+    """Text where bytes were, or the other way round: Avro reads it, but in JSON bytes are base64."""
+    if {str(schema), str(released)} == {"string", "bytes"}:
+        yield f"field {path or '(top)'}: was {released}, is {schema}, and JSON writes these differently; take it back"
+    elif isinstance(schema, dict) and isinstance(released, dict):
+        for part in ("type", "items", "values"):
+            if part in schema and part in released:
+                yield from _swaps(schema[part], released[part], path)
+        for field in schema.get("fields", ()):
+            before = _field(released.get("fields"), field["name"])
+            if before is not None:
+                yield from _swaps(field, before, f"{path}.{field['name']}" if path else field["name"])
+    elif isinstance(schema, list) and isinstance(released, list) and len(schema) == len(released):
+        for now, before in zip(schema, released, strict=True):
+            yield from _swaps(now, before, path)
 
 
 def _words(location: str, schema: Any, released: Any) -> str:

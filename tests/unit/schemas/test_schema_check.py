@@ -88,6 +88,8 @@ def test_a_schema_that_does_not_fit_its_struct(folder: Path, name: str, how: Any
         (lambda s: field(s, "device").update(type="long"), 'field device: was "string", is "long"'),
         (lambda s: point(s, "number").update(type=["null", "long"]), "field points.number: was"),
         (lambda s: point(s, "kind")["type"]["symbols"].remove("json"), "field points.kind: was"),
+        (lambda s: field(s, "device").update(type="bytes"), "field device: was string, is bytes"),
+        (lambda s: point(s, "text").update(type="bytes"), "field points.text: was string, is bytes"),
         (lambda s: point(s, "ts").update(name="time"), "field points.time: is new and has no default"),
     ],
 )
