@@ -30,10 +30,11 @@ def apply(settings: Settings, directory: Path, check: bool, as_json: bool) -> No
     if check:
         found = application.load(directory, settings)
         counts = {kind: len(getattr(found, kind)) for kind in application.KINDS}
+        counts["windows"] = len(found.declared.windows)
         if as_json:
             output.as_json({"app": found.name, "version": found.release(0).version, **counts})
         else:
-            click.echo(f"{found.name}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}: all is well")
+            click.echo(f"{found.name}: all is well ({', '.join(f'{kind} {n}' for kind, n in counts.items())})")
         return
     changes = asyncio.run(publish.apply(settings, directory))
     stale = processes.other_packages(settings, changes.app, changes.package) if changes.package else []

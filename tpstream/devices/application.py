@@ -76,11 +76,11 @@ def load(directory: Path, settings: Settings) -> Application:
         uses = definition.scripts.values()
         problems += [str(profiles.missing_script(use)) for use in uses if use.file not in scripts]
     found_rules = _parsed(sources["rules"], rules.parse, problems)
-    declared, imported = Declared(), Package()
+    declared, imported = Declared(), Package(manifest.name)
     with _gathered(problems):
         if manifest.package:
             declared = check_package(directory)
-            imported = Package(manifest.package, package_version(directory, manifest.package))
+            imported = Package(manifest.name, manifest.package, package_version(directory, manifest.package))
         # Where the import failed, what is missing cannot be told.
         problems += [
             _no_window(rule, declared) for rule, _ in found_rules.values() if rule.window not in declared.windows

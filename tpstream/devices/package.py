@@ -26,10 +26,16 @@ IMPORT_SECONDS = 30.0
 
 
 class Package(NamedTuple):
-    """An imported package: its version is a content hash; empty name: the application has none."""
+    """An application's Python; `name` and `version` (a content hash) are empty where it has none."""
 
+    app: str = ""
     name: str = ""
     version: str = ""
+
+    @property
+    def identity(self) -> str:
+        """app@version, as workers say in /health which Python they run; empty: none."""
+        return f"{self.app}@{self.version}" if self.name else ""
 
 
 class Declared(NamedTuple):
@@ -46,9 +52,9 @@ def import_package(app: str | Path) -> Package:
     Raises ConfigurationError naming file and line where that fails.
     """
     directory = locate(str(app))
-    name = read_manifest(directory).package
+    app_name, name = read_manifest(directory)
     if not name:
-        return Package()
+        return Package(app_name)
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
@@ -65,7 +71,7 @@ def import_package(app: str | Path) -> Package:
         raise
     except BaseException as error:  # SystemExit too: no package may end a worker by being imported
         raise _located(error, directory, name) from error
-    return Package(name, package_version(directory, name))
+    return Package(app_name, name, package_version(directory, name))
 
 
 def package_version(directory: Path, name: str) -> str:

@@ -54,6 +54,7 @@ def test_a_whole_application_is_read(folder: Folder) -> None:
     )
     application = load(directory, Settings())
     assert (application.name, application.package.name) == ("demo", "demo_app")
+    assert application.package.identity == f"demo@{application.package.version}"
     assert application.declared.windows == ("mean_10s",)
     assert application.profiles["soil"].file == "profiles/soil.yaml"
     assert application.rules["hot"].text == RULE

@@ -1,0 +1,133 @@
+"""The commands that speak Kafka, as a person or a program uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts.kafka import Kafka
+
+pytestmark = pytest.mark.kafka
+
+COMMAND = [sys.executable, "-m", "tpstream"]
+
+
+def environ(kafka: Kafka, **more: Any) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TPSTREAM_")}
+    return clean | kafka.settings(**more).environ()
+
+
+def run(kafka: Kafka, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environ(kafka), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_devices_are_added_shown_and_removed(kafka: Kafka) -> None:
+    assert run(kafka, "devices", "add", "cli-1", "cli-2").stdout == "registered: cli-1, cli-2\n"
+    listed = {one["device"]: one for one in json.loads(run(kafka, "devices", "list", "--json").stdout)}
+    assert listed["cli-1"]["profile"] == "default"
+    created = listed["cli-1"]["created_at"]
+
+    run(kafka, "devices", "add", "cli-1", "--tenant", "acme")
+    shown = json.loads(run(kafka, "devices", "show", "cli-1", "--json").stdout)
+    assert (shown["tenant"], shown["created_at"]) == ("acme", created)
+    assert "cli-1" in run(kafka, "devices", "list").stdout
+
+    assert run(kafka, "devices", "remove", "cli-1", "cli-2").returncode == 0
+    gone = run(kafka, "devices", "show", "cli-1")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr == "tpstream: device 'cli-1' is not registered; `tpstream devices list` shows who is\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("add", "a/b"), "'a/b' is no device number"),
+        (("add", "cli-9", "--profile", "gone"), "profile 'gone' is not in"),
+    ],
+)
+def test_a_device_that_cannot_be_is_refused(kafka: Kafka, arguments: tuple[str, ...], words: str) -> None:
+    done = run(kafka, "devices", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "cli-9" not in run(kafka, "devices", "list").stdout
+
+
+def test_topics_are_listed_with_their_true_ends_and_followed(kafka: Kafka) -> None:
+    run(kafka, "devices", "add", *(f"cli-t{n}" for n in range(3)))
+    ends = json.loads(run(kafka, "topics", "--json").stdout)
+    assert len(ends["tp.uplink.raw.v1"]) == 8
+    end = ends["tp.config.devices.v1"]["0"]
+
+    done = run(kafka, "topics", "--tail", "config.devices", "--last", "2", "--once", "--json")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["offset"], r["key"], r["value"]["device"]) for r in records] == [
+        (end - 2, "cli-t1", "cli-t1"),
+        (end - 1, "cli-t2", "cli-t2"),
+    ]
+    assert "cli-t2" in run(kafka, "topics", "--tail", "tp.config.devices.v1", "--last", "1", "--once").stdout
+    unknown = run(kafka, "topics", "--tail", "gossip")
+    assert (unknown.returncode, unknown.stderr) == (
+        2,
+        "tpstream: there is no topic 'gossip'; `tpstream topics` lists them\n",
+    )
+
+
+def test_following_a_topic_shows_what_comes_and_ends_with_ctrl_c(kafka: Kafka) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "topics", "--tail", "config.devices", "--last", "0"],
+        env=environ(kafka) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tail:
+        time.sleep(1.5)
+        run(kafka, "devices", "add", "cli-follow")
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert "cli-follow" in tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(10) == 130
+        assert tail.stderr.read().strip() == ""
+
+
+def test_apply_says_what_it_did_and_json_says_it_to_programs(kafka: Kafka, tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "app.toml").write_text('name = "cli-app"\n')
+    (tmp_path / "profiles/cli.yaml").write_text('name: cli\ndevices: ["cli-p*"]\n')
+    assert (
+        run(kafka, "apply", "--check", str(tmp_path)).stdout
+        == "cli-app: all is well (profiles 1, scripts 0, rules 0, windows 0)\n"
+    )
+    first = run(kafka, "apply", str(tmp_path))
+    assert first.returncode == 0
+    assert first.stdout.splitlines()[1:] == ["  + profiles/cli"]
+    again = json.loads(run(kafka, "apply", str(tmp_path), "--json").stdout)
+    assert (again["nothing"], again["app"]) == (True, "cli-app")
+
+    (tmp_path / "profiles/cli.yaml").write_text("name: cli\ndevice: x\n")
+    refused = run(kafka, "apply", str(tmp_path))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"tpstream: {tmp_path}/profiles/cli.yaml:2: field device: is unknown")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("devices", "list"), ("topics",)])
+def test_without_kafka_the_remedy_comes_at_once(fresh_kafka: Kafka, arguments: tuple[str, ...]) -> None:
+    fresh_kafka.kill()
+    began = time.monotonic()
+    done = run(fresh_kafka, *arguments)
+    assert time.monotonic() - began < 5
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"tpstream: Kafka at {fresh_kafka.bootstrap} is not reachable; "
+        "start `tpstream up` or a worker, or set TPSTREAM_KAFKA\n"
+    )
