@@ -4,8 +4,8 @@ Each bridge reads all of it and publishes what is for its own connections; what 
 bridge is away is sent again by agents/downlink when the device connects.
 
 The end of a partition is the high watermark of a fetch (the embedded broker answers ListOffsets
-wrongly). A new life of the topics begins at offset 0 again; it is noticed by the life record,
-which is read again every second, and by a high watermark below our place.
+wrongly). A new life of the topics begins at offset 0 again, and our place means nothing in it: so
+the life record is read again each second, and after each fetch before what it brought is published.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ LIFE_SECONDS = 1.0
 
 POLL_MS = 500
 """How long a fetch waits for records, ms."""
+
+PATIENCE = 20.0
+"""Seconds to find the ends before connecting anew."""
 
 _LIFE = TopicPartition(topics.life.name, 0)
 
@@ -57,9 +60,9 @@ class DownlinkReader:
         self._counts = counts
         self._publisher = publisher
         self._consumer: Any = None
+        self._lives: Any = None
         self._task: asyncio.Task[None] | None = None
         self._life: bytes | None = None
-        self._next_look = 0.0
 
     async def start(self) -> None:
         """Find the ends, and follow from there in the background. Waits for Kafka."""
@@ -86,84 +89,80 @@ class DownlinkReader:
         await self._disconnect()
 
     async def _connect(self) -> None:
-        self._consumer = aiokafka.AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=POLL_MS,
-            max_partition_fetch_bytes=2_000_000,
-            request_timeout_ms=10_000,
-            retry_backoff_ms=100,
+        # A consumer of its own for the life: the long poll of the other must not delay it.
+        self._consumer, self._lives = (
+            aiokafka.AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=POLL_MS,
+                max_partition_fetch_bytes=2_000_000,
+                request_timeout_ms=10_000,
+                retry_backoff_ms=100,
+            )
+            for _ in range(2)
         )
         await self._consumer.start()
-        self._consumer.assign([*self._places, _LIFE])
+        await self._lives.start()
+        self._consumer.assign(self._places)
+        self._lives.assign([_LIFE])
 
     async def _disconnect(self) -> None:
-        if self._consumer is not None:
-            with suppress(KafkaError, OSError):
-                await self._consumer.stop()
-            self._consumer = None
+        for consumer in (self._consumer, self._lives):
+            if consumer is not None:
+                with suppress(KafkaError, OSError):
+                    await consumer.stop()
+        self._consumer = self._lives = None
 
     async def _seek_to_ends(self) -> None:
-        """Fetch from the beginning once, for the high watermarks, and go there; read the life."""
+        """Fetch from the beginning once, for the high watermarks, and go there."""
         consumer = self._consumer
-        for place in [*self._places, _LIFE]:
-            consumer.seek(place, 0)
-        async with asyncio.timeout(20):
-            while self._life is None or any(consumer.highwater(place) is None for place in self._places):
-                self._see_life(await self._poll(_LIFE, timeout_ms=50))
+        self._to_beginning()
+        async with asyncio.timeout(PATIENCE):
+            self._life = await self._read_life()
+            while any(consumer.highwater(place) is None for place in self._places):
+                await asyncio.sleep(0.01)
         for place in self._places:
             consumer.seek(place, consumer.highwater(place))
 
-    async def _poll(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        try:
-            return await self._consumer.getmany(*places, timeout_ms=timeout_ms, max_records=1_000)  # type: ignore[no-any-return]
-        except OffsetOutOfRangeError as error:
-            for place in error.args[0]:
-                self._consumer.seek(place, 0)
-            return {}
+    def _to_beginning(self) -> None:
+        for place in self._places:
+            self._consumer.seek(place, 0)
 
-    def _see_life(self, records: dict[TopicPartition, list[Any]]) -> bool:
-        """Whether the records tell of another life than the one we know."""
-        found = records.pop(_LIFE, None)
-        if not found:
-            return False
-        newest = found[-1].value
-        changed = self._life is not None and newest != self._life
-        self._life = newest
-        return changed
+    async def _read_life(self) -> bytes:
+        """The newest life record as it is now; waits until there is one."""
+        while True:
+            self._lives.seek(_LIFE, 0)
+            found = (await self._lives.getmany(_LIFE, timeout_ms=1_000)).get(_LIFE)
+            if found:
+                return found[-1].value  # type: ignore[no-any-return]
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
+        next_look = 0.0
         while True:
             try:
-                if loop.time() >= self._next_look:
-                    self._next_look = loop.time() + LIFE_SECONDS
-                    self._consumer.seek(_LIFE, 0)
-                records = await self._poll(timeout_ms=POLL_MS)
-                if self._see_life(records) or self._jumped_back():
-                    log.warning("a new life of the topics: reading downlinks from its beginning")
-                    for place in self._places:
-                        self._consumer.seek(place, 0)
-                    continue
+                try:
+                    records = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=1_000)
+                except OffsetOutOfRangeError:  # a new life, most likely
+                    records, next_look = {}, 0.0
+                if records or loop.time() >= next_look:
+                    life = await self._read_life()
+                    next_look = loop.time() + LIFE_SECONDS
+                    if life != self._life:
+                        log.warning("a new life of the topics: reading downlinks from its beginning")
+                        self._life = life
+                        self._to_beginning()
+                        continue
                 self.available = True
                 for some in records.values():
                     for record in some:
                         await self._publish(record)
-            except (KafkaError, OSError) as error:
+            except Exception as error:  # whatever it is, downlinks must not end with it
                 if self.available:
                     log.warning("the downlink topic cannot be read (%s); trying again", error)
                 self.available = False
                 await asyncio.sleep(0.5)
-
-    def _jumped_back(self) -> bool:
-        """Whether a partition ends before our place: it was made anew."""
-        for place in self._places:
-            high = self._consumer.highwater(place)
-            position = self._consumer._subscription.subscription.assignment.state_value(place)._position
-            if high is not None and position is not None and high < position:
-                return True
-        return False
 
     async def _publish(self, record: Any) -> None:
         self._counts.downlinks += 1

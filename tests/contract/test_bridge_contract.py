@@ -16,7 +16,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from parts.bridge import Raw, client, raw_records, running
+from parts.bridge import Raw, client, pause, raw_records, running
 from parts.kafka import Kafka
 from parts.mosquitto import Mosquitto, program
 
@@ -188,7 +188,7 @@ async def test_while_kafka_is_away_nothing_is_acknowledged_and_nothing_is_lost(
     async with running(settings) as bridge:
         while not bridge.way.well:
             await asyncio.sleep(0.05)
-        fresh_kafka.pause()
+        await pause(fresh_kafka)
         mqtt = await asyncio.to_thread(client, settings, "away", port=broker.port)
         for n in range(3_000):
             sent = mqtt.publish("devices/away/telemetry", b"%d" % n, qos=1)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiokafka
 import paho.mqtt.client as paho
 from aiokafka import TopicPartition
+from parts.kafka import Kafka
 
 from connectors.mqtt_bridge.bridge import Bridge
 from tpstream.bus import topics
 from tpstream.bus.envelope import Kind, RawHeader
+from tpstream.bus.partitioner import partition_of
 from tpstream.bus.reader import read_to_end
 from tpstream.settings import Settings
 
@@ -85,3 +90,27 @@ def client(
         made.connect(settings.host, port or settings.mqtt_port, keepalive=30)
         made.loop_start()
     return made
+
+
+async def send_downlink(settings: Settings, device: str, topic: str, payload: bytes, message_id: str = "") -> None:
+    """Write a record of tp.downlink.mqtt.v1, as agents/downlink does."""
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
+    await producer.start()
+    headers = [("topic", topic.encode())] + ([("message_id", message_id.encode())] if message_id else [])
+    place = partition_of(device.encode(), settings.partitions)
+    await producer.send_and_wait(
+        topics.downlink_mqtt.name, payload, key=device.encode(), partition=place, headers=headers
+    )
+    await producer.stop()
+
+
+async def pause(kafka: Kafka) -> None:
+    """Stop Kafka with SIGSTOP, and return when it has stopped: on a busy machine it answers for a while."""
+    kafka.pause()
+    while _state(kafka.process.pid) != "T":
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

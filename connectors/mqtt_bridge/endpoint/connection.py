@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from connectors.mqtt_bridge.downlink import Downlink, Receipt
 from connectors.mqtt_bridge.endpoint.effects import Arrived, Closed, Deafened, Dropped, Effect, Listens
@@ -36,8 +36,7 @@ class Connection(asyncio.Protocol):
     # Called by the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self.session = self._endpoint.begin(self)
         self._settle()
 
