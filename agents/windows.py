@@ -11,7 +11,7 @@ from functools import lru_cache
 from tables.windows import PARTITION, windows
 from tpstream.app import app
 from tpstream.bus import topics
-from tpstream.bus.batch import Batch, Record, kind_of
+from tpstream.bus.batch import Batch, Record
 from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.position import Position
 from tpstream.errors import TpstreamError
@@ -46,9 +46,8 @@ async def fold_windows(batch: Batch) -> None:
                 folded = expire(silent, clock, definitions)
                 state.put(device, folded.state)
                 _send(batch, record, derived, device, folded, clock)
-        kind = kind_of(record)
-        if kind is not Kind.PUBLISH:
-            batch.control(topics.windows, record, kind)
+        if derived.kind is not Kind.PUBLISH:
+            batch.control(topics.windows, record, derived.kind)
         elif record.value is not None:
             message = decode(record.value)
             device = message.device
