@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-STAND_IN = """
+STAND_IN = r"""
 import os, signal, sys, time
 role = sys.argv[sys.argv.index("--roles") + 1]
 end = os.environ.get("END_" + role)
