@@ -118,12 +118,12 @@ class TableSink:
                 column_oriented=True,
                 settings=_INSERT,
             )
+        except _UNWRITABLE as error:
+            raise _Refusal(f"cannot be written as {self.shape.rows}: {error}") from None
         except DatabaseError as error:
             if getattr(error, "code", None) in _DATA:
                 raise _Refusal(reason(error)) from None
             raise Unavailable(f"store: {self.name} cannot be written: {reason(error)}") from None
-        except _UNWRITABLE as error:
-            raise _Refusal(f"cannot be written as {self.shape.rows}: {error}") from None
         except (ClickHouseError, OSError, TimeoutError) as error:
             raise Unavailable(f"store: {self.name} cannot be written: {reason(error)}") from None
 

@@ -48,7 +48,7 @@ def parse(tree: str) -> Node:
     """The tree that EXPLAIN AST prints. Raises Fault where a line does not fit (a name with a line break)."""
     stack: list[tuple[Node, int]] = []
     root: Node | None = None
-    for line in tree.rstrip("\n").split("\n"):
+    for line in tree.removesuffix("\n").split("\n"):
         found = _LINE.fullmatch(line)
         if found is None:
             raise _refused("a name in it that cannot be told from the structure")

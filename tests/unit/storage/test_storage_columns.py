@@ -1,0 +1,83 @@
+"""Columns from messages."""
+
+from agents.store import _BUILDERS, store
+from tpstream.bus import topics
+from tpstream.messages import (
+    Alarm,
+    AlarmState,
+    CommandState,
+    CommandStatus,
+    DeadLetter,
+    DeviceStatus,
+    Point,
+    Telemetry,
+    WindowResult,
+)
+from tpstream.storage import columns, tables
+from tpstream.storage.schema import migrations, statements
+from tpstream.testing import LIFE, Position, make_batch
+
+
+def test_each_point_is_a_row_with_its_place():
+    messages = [Telemetry("a", (Point("x", 1, 1.0), Point("y", 2, None, "t", "text", "delivery"))), Telemetry("b", ())]
+    messages.append(Telemetry("c", (Point("z", 3, 3.0),)))
+    origins = [Position(LIFE, 1, 10), Position(LIFE, 1, 11), Position(LIFE, 2, 12, 5)]
+    made = columns.telemetry(messages, origins, [100, 101, 102])
+    assert list(zip(*made, strict=True)) == [
+        ("a", "x", 1, "device", "number", 1.0, "", 100, LIFE.hex(), 1, 10, 0),
+        ("a", "y", 2, "delivery", "text", None, "t", 100, LIFE.hex(), 1, 10, 1),
+        ("c", "z", 3, "device", "number", 3.0, "", 102, LIFE.hex(), 2, 12, 5),
+    ]
+
+
+class Sinks:
+    def __init__(self) -> None:
+        for table, _ in _BUILDERS.values():
+            setattr(self, table, table)
+
+
+class Services:
+    store = Sinks()
+
+
+async def test_the_agent_gives_each_topic_s_rows_to_its_table():
+    samples = {
+        topics.uplink_telemetry: Telemetry("d", (Point("k", 1, 1.0),)),
+        topics.windows: WindowResult("w", "d", "k", 0, 1, "mean", 1.0, 1, 2),
+        topics.alarms: Alarm("a", "r", "d", "high", AlarmState.ACTIVE, 1, 1),
+        topics.command_status: CommandStatus("c", "d", "m", CommandState.SENT, 1, 1, 1),
+        topics.dead_letters: DeadLetter("l", 1, "d", "decode", "json", payload=b"\xff"),
+        topics.device_status: DeviceStatus("d", True, 1),
+    }
+    shapes = (
+        tables.TELEMETRY,
+        tables.WINDOWS,
+        tables.ALARMS,
+        tables.COMMANDS,
+        tables.DEAD_LETTERS,
+        tables.DEVICE_STATUS,
+    )
+    for (topic, sample), shape in zip(samples.items(), shapes, strict=True):
+        batch = make_batch(topic, [sample, sample], services=Services, timestamps=[5, 6])
+        await store(batch)
+        ((sink, rows, _),) = batch.rows
+        assert sink == shape.name
+        assert len(rows) == len(shape.columns)
+        assert {len(column) for column in rows} == {2}
+
+
+async def test_an_empty_batch_and_ticks_add_nothing():
+    from tpstream.bus.envelope import Kind
+
+    batch = make_batch(topics.uplink_telemetry, [Telemetry("d", ())], services=Services, kind=Kind.TICK)
+    await store(batch)
+    assert batch.rows == []
+
+
+def test_migrations_are_numbered_without_gaps():
+    assert [m.version for m in migrations()] == list(range(1, len(migrations()) + 1))
+    assert all(m.statements for m in migrations())
+
+
+def test_statements_end_with_a_semicolon_at_the_end_of_a_line():
+    assert statements("-- a;\nSELECT 1;\n\nSELECT ';'\n FROM x;\n") == ("SELECT 1", "SELECT ';'\n FROM x")
