@@ -137,7 +137,7 @@ def _parsed(
 
 
 def _compile(source: _Source, settings: Settings) -> None:
-    if not profiles.SCRIPT_FILE.fullmatch(name := Path(source.file).name):
+    if not profiles.SCRIPT_FILE.fullmatch(Path(source.file).name):
         raise ConfigurationError(f"{source.shown}: is no name for a script; use letters, digits, '.', '_' and '-'")
     if len(source.text) > settings.script_max_chars:
         raise ConfigurationError(
@@ -146,7 +146,13 @@ def _compile(source: _Source, settings: Settings) -> None:
         )
     from tpstream.lua.pool import check  # Lua only where there is a script
 
-    check(source.text, name)
+    try:
+        check(source.text, settings.script_max_chars)
+    except ConfigurationError as error:  # "line N: what"
+        place, _, what = str(error).partition(": ")
+        line = place.removeprefix("line ")
+        at = f"{source.shown}:{line}: {what}" if line.isdigit() else f"{source.shown}: {error}"
+        raise ConfigurationError(f"{at}; mend the script") from None
 
 
 def _no_window(rule: Rule, declared: Declared) -> str:
