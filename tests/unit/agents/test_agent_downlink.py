@@ -5,15 +5,22 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from agents.downlink import follow_commands
+from agents.rules import apply_rules
+from agents.windows import fold_windows
+from tables.alarms import alarms
 from tables.commands import PARTITION, commands
+from tables.windows import windows as windows_table
+from tpstream.app import app
 from tpstream.bus import topics
 from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.position import Position
 from tpstream.devices.profiles import Profile, ScriptRef
 from tpstream.errors import TpstreamError
-from tpstream.messages import CommandRequest, DeviceStatus, Response
+from tpstream.messages import CommandRequest, DeviceStatus, Point, Response, Telemetry
+from tpstream.rules.definition import parse
 from tpstream.settings import Settings
 from tpstream.testing import LIFE, FakeRecord, batch_of, make_batch, sent
+from tpstream.windows.definition import window
 
 SCRIPT = ScriptRef("fan.lua@1", "fan.lua", "1", "function encode(msg, topic) return msg end")
 PROFILES = {"binary": Profile("binary", scripts=MappingProxyType({"E": SCRIPT}))}
@@ -185,3 +192,47 @@ async def test_requests_of_another_producer_need_no_header():
     batch = batch_of(topics.downlink_command, [record], services=services(), tables=[commands])
     await follow_commands(batch)
     assert states(batch) == ["QUEUED", "ENCODED", "ENCODED"]
+
+
+async def test_the_loop_of_a_hot_greenhouse(monkeypatch):
+    """Telemetry to windows to alarms to commands, record by record as they would lie in Kafka."""
+    monkeypatch.setattr(windows_table, "partitions", {})
+    monkeypatch.setattr(alarms, "partitions", {})
+    monkeypatch.setattr(app, "windows", {"mean": window("mean", key="temperature", size="10s", idle="60s")})
+    rule = parse(
+        "rule: hot\nwindow: mean\nraise: {above: 30, for: 2}\nclear: {below: 28}\n"
+        "on_raise: {command: fan, params: {on: true}}\non_clear: {command: fan, params: {on: false}}",
+        "hot.yaml",
+    )
+    shared = services()
+    shared.catalog.rules = lambda version=None: (rule,)
+
+    def onward(batch, topic):
+        """What was sent to a topic, as the next agent gets it."""
+        records = [
+            FakeRecord(out.value, n, out.timestamp, out.key, out.headers)
+            for n, out in enumerate(batch.outgoing)
+            if out.topic == topic.name
+        ]
+        return batch_of(topic, records, services=shared, tables=[alarms, commands])
+
+    readings = [31.0, 33.0, 35.0, 31.0, 32.0, 27.0, 26.0, 25.0]
+    told = [Telemetry("g1", (Point("temperature", n * 5000, value),)) for n, value in enumerate(readings)]
+    batch = make_batch(
+        topics.uplink_telemetry,
+        told,
+        tables=[windows_table],
+        timestamps=[n * 5000 for n in range(len(told))],
+    )
+    await fold_windows(batch)
+    evaluated = onward(batch, topics.windows)
+    await apply_rules(evaluated)
+    assert [str(alarm.state) for alarm in sent(evaluated, topics.alarms)] == ["active"]
+    commanded = onward(evaluated, topics.downlink_command)
+    await follow_commands(commanded)
+    assert [value for _, value, *_ in published(commanded)] == [b'{"method":"fan","params":{"on":true}}']
+    (on,) = published(commanded)
+    answered = await handle(
+        topics.uplink_response, Response("g1", on[3].decode(), "response", 0, '{"result":0}'), at=21_000
+    )
+    assert states(answered) == ["SUCCEEDED"]
