@@ -6,7 +6,6 @@ COPY tpstream tpstream
 COPY agents agents
 COPY tables tables
 COPY connectors connectors
-COPY schemas schemas
 # Exactly the versions that were tested; what only tests need stays out.
 RUN python -m venv /opt/tpstream \
  && /opt/tpstream/bin/pip install --no-cache-dir --disable-pip-version-check -c requirements.txt .
