@@ -7,7 +7,8 @@ from typing import Any
 
 from tpstream.app import app
 from tpstream.bus import topics
-from tpstream.bus.batch import Batch
+from tpstream.bus.batch import Batch, kind_of
+from tpstream.bus.envelope import Kind, header, origin_in
 from tpstream.bus.topics import Topic
 from tpstream.storage import columns
 
@@ -25,9 +26,14 @@ _BUILDERS: dict[Topic[Any], tuple[str, Callable[..., columns.Columns]]] = {
 async def store(batch: Batch) -> None:
     """Rows are made from origins, so that what is handled twice is one row to every reader."""
     messages, origins, delivered = [], [], []
-    for record, message in batch.values():
-        messages.append(message)
-        origins.append(batch.derived(record).origin)
+    decode = batch.topic.decode
+    # What batch.values() and batch.derived() do, at half their cost: every point passes here.
+    for record in batch.records:
+        value, data = record.value, header(record.headers, "tp")
+        if value is None or (data and data[1] != Kind.PUBLISH and kind_of(record) is not Kind.PUBLISH):
+            continue
+        messages.append(decode(value))
+        origins.append(origin_in(data) if data else batch.derived(record).origin)
         delivered.append(record.timestamp)
     if messages:
         table, build = _BUILDERS[batch.topic]

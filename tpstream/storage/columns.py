@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tpstream.bus.position import Position
 from tpstream.messages import Alarm, CommandStatus, DeadLetter, DeviceStatus, Telemetry, WindowResult
+
+Origin = tuple[bytes, int, int, int]
+"""A Position, or its plain fields: life, partition, offset, item."""
 
 
 class TelemetryColumns(NamedTuple):
@@ -112,12 +114,12 @@ class StatusColumns(NamedTuple):
 Columns = TelemetryColumns | WindowColumns | AlarmColumns | CommandColumns | DeadLetterColumns | StatusColumns
 
 
-def telemetry(messages: Sequence[Telemetry], origins: Sequence[Position], delivered: Sequence[int]) -> TelemetryColumns:
+def telemetry(messages: Sequence[Telemetry], origins: Sequence[Origin], delivered: Sequence[int]) -> TelemetryColumns:
     """Points of messages; a point's index is its place in its message, from the origin's own on."""
     points = [point for message in messages for point in message.points]
     counts = [len(message.points) for message in messages]
     # The life is one per batch but for replays; its text is made once per life.
-    lives = {origin.life: origin.life.hex() for origin in origins}
+    lives = {origin[0]: origin[0].hex() for origin in origins}
     places = list(zip(counts, origins, strict=True))
     return TelemetryColumns(
         [message.device for message in messages for _ in message.points],
@@ -135,7 +137,7 @@ def telemetry(messages: Sequence[Telemetry], origins: Sequence[Position], delive
     )
 
 
-def windows(messages: Sequence[WindowResult], origins: Sequence[Position], delivered: Sequence[int]) -> WindowColumns:
+def windows(messages: Sequence[WindowResult], origins: Sequence[Origin], delivered: Sequence[int]) -> WindowColumns:
     """Closed windows."""
     return WindowColumns(
         [m.window for m in messages],
@@ -150,7 +152,7 @@ def windows(messages: Sequence[WindowResult], origins: Sequence[Position], deliv
     )
 
 
-def alarms(messages: Sequence[Alarm], origins: Sequence[Position], delivered: Sequence[int]) -> AlarmColumns:
+def alarms(messages: Sequence[Alarm], origins: Sequence[Origin], delivered: Sequence[int]) -> AlarmColumns:
     """States of alarms."""
     return AlarmColumns(
         [m.id for m in messages],
@@ -167,9 +169,7 @@ def alarms(messages: Sequence[Alarm], origins: Sequence[Position], delivered: Se
     )
 
 
-def commands(
-    messages: Sequence[CommandStatus], origins: Sequence[Position], delivered: Sequence[int]
-) -> CommandColumns:
+def commands(messages: Sequence[CommandStatus], origins: Sequence[Origin], delivered: Sequence[int]) -> CommandColumns:
     """States of commands."""
     return CommandColumns(
         [m.id for m in messages],
@@ -187,7 +187,7 @@ def commands(
 
 
 def dead_letters(
-    messages: Sequence[DeadLetter], origins: Sequence[Position], delivered: Sequence[int]
+    messages: Sequence[DeadLetter], origins: Sequence[Origin], delivered: Sequence[int]
 ) -> DeadLetterColumns:
     """Dead letters."""
     return DeadLetterColumns(
@@ -208,7 +208,7 @@ def dead_letters(
 
 
 def device_status(
-    messages: Sequence[DeviceStatus], origins: Sequence[Position], delivered: Sequence[int]
+    messages: Sequence[DeviceStatus], origins: Sequence[Origin], delivered: Sequence[int]
 ) -> StatusColumns:
     """Changes of online status."""
     return StatusColumns(
@@ -216,8 +216,8 @@ def device_status(
         [m.online for m in messages],
         [m.ts for m in messages],
         [m.reason for m in messages],
-        [origin.life.hex() for origin in origins],
-        [origin.partition for origin in origins],
-        [origin.offset for origin in origins],
-        [origin.item for origin in origins],
+        [origin[0].hex() for origin in origins],
+        [origin[1] for origin in origins],
+        [origin[2] for origin in origins],
+        [origin[3] for origin in origins],
     )
