@@ -33,9 +33,8 @@ class Announced(msgspec.Struct):
 async def apply_rules(batch: Batch) -> None:
     """Evaluate each window by the rules on it; go over to other rules where they were announced."""
     state = alarms.of(batch)
-    known = state.get(PARTITION)
     catalog = batch.services.catalog
-    rules = _by_window(catalog.rules(known.release if known is not None else None))
+    rules: dict[str, list[Rule]] | None = None
     for record in batch:
         kind = kind_of(record)
         if kind is Kind.CONFIGURATION:
@@ -45,12 +44,23 @@ async def apply_rules(batch: Batch) -> None:
             release = _announced(record)
             in_force = catalog.rules(release)
             rules = _by_window(in_force)
-            state.put(PARTITION, DeviceAlarms(release=release), position)
+            state.put(PARTITION, DeviceAlarms(release=release, life=batch.life), position)
             _clear_removed(batch, record, state, {rule.name for rule in in_force})
         elif kind is Kind.PUBLISH and record.value is not None:
+            if rules is None:
+                rules = _by_window(catalog.rules(_in_force(batch, state)))
             result: WindowResult = batch.topic.decode(record.value)
             if on_window := rules.get(result.window):
                 _evaluate(batch, record, state, on_window, result)
+
+
+def _in_force(batch: Batch, state: TablePartition[DeviceAlarms]) -> str | None:
+    """The release that was last announced in this life of the topics; None: the newest.
+
+    The configuration topics of a new life may never have had one of an earlier life.
+    """
+    known = state.get(PARTITION)
+    return known.release if known is not None and known.life == batch.life else None
 
 
 def _evaluate(

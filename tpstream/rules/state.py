@@ -34,7 +34,9 @@ class DeviceAlarms(msgspec.Struct, frozen=True, omit_defaults=True):
     rules: dict[str, dict[str, RuleState]] = {}
     """By rule name, then key."""
     release: str = ""
-    """Only in the partition's own entry: the release in force, empty before any was announced."""
+    """Only in the partition's own entry: the release in force, as it was announced."""
+    life: bytes = b""
+    """With it: the life of the topics in which it was."""
 
     def of(self, rule: str, key: str) -> RuleState | None:
         """The state of a rule on a key."""
@@ -42,7 +44,7 @@ class DeviceAlarms(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def having(self, rule: str, key: str, state: RuleState) -> DeviceAlarms:
         """These, with that state."""
-        return DeviceAlarms({**self.rules, rule: {**self.rules.get(rule, {}), key: state}}, self.release)
+        return DeviceAlarms({**self.rules, rule: {**self.rules.get(rule, {}), key: state}})
 
     def beyond(self, rule: str) -> str | None:
         """The key to forget of a rule that is beyond the bound: without an alarm if there is one, then the oldest."""
@@ -54,11 +56,11 @@ class DeviceAlarms(msgspec.Struct, frozen=True, omit_defaults=True):
     def forgetting(self, rule: str, key: str) -> DeviceAlarms:
         """These, without what belongs to that key."""
         keys = {k: state for k, state in self.rules[rule].items() if k != key}
-        return DeviceAlarms({**self.rules, rule: keys}, self.release)
+        return DeviceAlarms({**self.rules, rule: keys})
 
     def without(self, rules: set[str]) -> DeviceAlarms:
         """These, without what belongs to those rules."""
-        return DeviceAlarms({name: keys for name, keys in self.rules.items() if name not in rules}, self.release)
+        return DeviceAlarms({name: keys for name, keys in self.rules.items() if name not in rules})
 
     def states(self) -> Iterator[tuple[str, str, RuleState]]:
         """Rule, key and state of all."""

@@ -89,6 +89,13 @@ async def test_replayed_input_changes_nothing():
     assert alarms.at(0).get(PARTITION).release == "v1"
 
 
+async def test_a_new_life_begins_with_the_newest_rules_and_its_active_alarms():
+    await handle(configuration(0, "v1"), closed(1, 31.0))
+    stored = alarms.at(0).get(PARTITION)
+    alarms.at(0).put(PARTITION, msgspec.structs.replace(stored, release="gone", life=b"earlier"))
+    assert states(await handle(closed(2, 40.0), closed(3, 29.0))) == [("hot", "cleared")]
+
+
 async def test_keys_of_one_device_are_bounded_and_no_alarm_is_forgotten_silently(monkeypatch):
     monkeypatch.setattr(rule_state, "MAX_SERIES", 2)
     batch = await handle(*(closed(n, 31.0, key=f"k{n}") for n in range(4)))
