@@ -21,7 +21,9 @@ from tpstream.downlink.life import Connection, Effect, Event, Passed, Publish, R
 from tpstream.downlink.payload import Limits, attempts_of, expiry_of, json_of, objection, timeout_of, topic_of
 from tpstream.downlink.state import DeviceCommands
 from tpstream.errors import TpstreamError
+from tpstream.lua.pool import Call, Failed
 from tpstream.messages import CommandRequest, CommandStatus, DeadLetter, DeviceStatus, Response
+from tpstream.observability import metrics
 
 if TYPE_CHECKING:
     from tpstream.settings import Settings
@@ -101,6 +103,7 @@ def _do(batch: Batch, record: Record, device: str, effect: Effect) -> None:
             )
         case Unknown():
             batch.dead_letter(_letter(batch, record, effect.response), position)
+            metrics.DEAD_LETTERS.labels("downlink", "response").inc()
 
 
 def _said(batch: Batch, record: Record) -> tuple[str, Event]:
@@ -116,7 +119,7 @@ def _said(batch: Batch, record: Record) -> tuple[str, Event]:
 def _letter(batch: Batch, record: Record, response: Response) -> DeadLetter:
     origin = batch.derived(record).origin
     return DeadLetter(
-        id=f"{origin.identity()}-response",
+        id=f"downlink-{origin.identity()}",
         ts=record.timestamp,
         device=response.device,
         stage="downlink",
@@ -157,15 +160,13 @@ async def _encode(batch: Batch, state: TablePartition[DeviceCommands]) -> Mappin
 
 async def _by_script(batch: Batch, requests: Sequence[CommandRequest]) -> list[tuple[bytes, str]]:
     """What each device's script makes of its command: the bytes to send, or why there are none."""
-    from tpstream.lua.pool import Call, Failed  # Lua only where there is a script
-
     calls = []
     for request in requests:
         script = batch.services.catalog.profile_of(request.device).scripts[SCRIPT_TYPE]
         topic = topic_of(request.device, request.id)
         calls.append(Call(script.id, script.source, entry="encode", msg=json_of(request), topic=topic))
     results = await batch.services.scripts.run(calls)
-    return [(b"", f"script: {r.detail}") if isinstance(r, Failed) else (bytes(r.value), "") for r in results]
+    return [(b"", f"script: {r.detail}") if isinstance(r, Failed) else (r.value, "") for r in results]
 
 
 def _requested(request: CommandRequest, payload: bytes, failure: str, limits: Limits) -> Requested:

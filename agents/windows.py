@@ -16,6 +16,7 @@ from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.position import Position
 from tpstream.errors import TpstreamError
 from tpstream.messages import LatePoint, WindowResult
+from tpstream.observability import metrics
 from tpstream.windows.definition import Window
 from tpstream.windows.fold import NEVER, Folded, expire, fold
 from tpstream.windows.state import Definitions, DeviceWindows
@@ -79,6 +80,8 @@ def _send(batch: Batch, record: Record, derived: DerivedHeader, device: str, fol
             timestamp=record.timestamp,
             partition=batch.partition,
         )
+    if folded.late:
+        metrics.LATE_POINTS.labels("window").inc(len(folded.late))
     for n, late in enumerate(folded.late):
         p = late.point
         batch.send(

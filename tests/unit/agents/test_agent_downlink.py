@@ -16,6 +16,7 @@ from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.position import Position
 from tpstream.devices.profiles import Profile, ScriptRef
 from tpstream.errors import TpstreamError
+from tpstream.lua.pool import Failed, Result
 from tpstream.messages import CommandRequest, DeviceStatus, Point, Response, Telemetry
 from tpstream.rules.definition import parse
 from tpstream.settings import Settings
@@ -159,8 +160,7 @@ async def test_an_answer_to_nothing_or_by_another_device_is_a_dead_letter():
 
 
 async def test_scripts_encode_all_requests_of_a_batch_in_one_call():
-    pool = pytest.importorskip("tpstream.lua.pool")
-    scripts = Scripts(pool.Result(b"\x01\x02"), pool.Failed("script", "fan.lua:1: no"))
+    scripts = Scripts(Result(b"\x01\x02"), Failed("script", "fan.lua:1: no"))
     batch = await handle(
         topics.downlink_command, request("a", "binary"), request("b", "d1"), request("c", "binary"), scripts=scripts
     )
