@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tpstream.uplink.dialects import valid_number
 from tpstream.web.reply import BadRequest
 
 MAX_TIME = 10**14
 """Milliseconds; the year 5138. Beyond it a number is no time."""
-
-_RESERVED = frozenset({"telemetry", "attributes", "event", "status", "command"})
 
 
 def integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -55,8 +54,7 @@ def checked(value: str, name: str, most: int) -> str:
 
 def device_number(value: str) -> str:
     """A device number as PROTOCOL's section Identity has it."""
-    checked(value, "device", 128)
-    if not value or value.startswith("$") or any(c in value for c in "/+#") or value in _RESERVED:
+    if not valid_number(value):
         raise BadRequest("device", f"{value[:40]!r} is no device number")
     return value
 
