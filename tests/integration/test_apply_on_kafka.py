@@ -177,6 +177,8 @@ async def test_an_outage_of_kafka_is_waited_out(fresh_kafka: Kafka, tmp_path: Pa
         await until(lambda: catalog.available, 30)
         await apply(settings, folder(tmp_path, "after"))
         await until(lambda: "after@" in catalog.release_version, 1.0)
+        fresh_kafka.pause()
+        await asyncio.wait_for(catalog.stop(), 5)  # an orderly stop does not need Kafka
 
 
 async def test_a_catalog_waits_for_kafka_and_can_be_stopped_while_it_waits(fresh_kafka: Kafka, tmp_path: Path) -> None:

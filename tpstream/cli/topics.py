@@ -130,7 +130,7 @@ def _value(record: Any) -> Any:
         return None
     try:
         topic = declared.by_name(record.topic)
-        if topic.decoder is not None:
+        if topic.decoder is not None and _kind(record) in ("", "publish"):  # ticks and configuration say other things
             topic.decode(record.value)  # says what is wrong with it
     except KeyError:
         pass
