@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # ClickHouse's codes that speak of the rows and not of the store: sending them again cannot help.
 _DATA = frozenset({6, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 407, 691})
-_UNWRITABLE = (DataError, struct.error, OverflowError, TypeError, ValueError, AttributeError)
+_UNWRITABLE = (DataError, struct.error, OverflowError, TypeError, ValueError, AttributeError, KeyError)
 
 _INSERT = {
     # A long history touches any number of table partitions; ClickHouse refuses over 100 by default.
@@ -54,7 +54,7 @@ class TableSink:
         self._held = 0
         self._lock = asyncio.Lock()
         self._names = ["tenant", *(name for name, _ in shape.columns)]
-        self._types = [get_from_name("String"), *(get_from_name(kind) for _, kind in shape.columns)]
+        self._types = [get_from_name("LowCardinality(String)"), *(get_from_name(kind) for _, kind in shape.columns)]
 
     @property
     def pending(self) -> int:
