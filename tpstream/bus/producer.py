@@ -63,7 +63,9 @@ class Producer:
         client_id: str = "tpstream",
         max_request: int = 20_000_000,
         batch_bytes: int = 512_000,
+        linger_ms: float = 0.0,
     ) -> None:
+        """`linger_ms`: batches of all partitions leave together, at most that often, in one request."""
         self.partitions = partitions
         self.available = True
         self.buffered_bytes = 0
@@ -75,6 +77,8 @@ class Producer:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._batch_bytes = batch_bytes
+        self._linger = linger_ms / 1000
+        self._departure: asyncio.Event | None = None
         self._kafka: aiokafka.AIOKafkaProducer | None = None
         self._places: dict[tuple[str, int], _Place] = {}
 
@@ -155,6 +159,8 @@ class Producer:
     async def _drain(self, place: _Place) -> None:
         try:
             while place.pending:
+                if self._linger:
+                    await self._depart()
                 items, base = await self._send_some(place)
                 place.delivered += len(items)
                 self.ends[place.topic, place.partition] = base + len(items)
@@ -169,6 +175,19 @@ class Producer:
         finally:
             place.drain = None
 
+    async def _depart(self) -> None:
+        """Wait for the next time that batches leave. A batch costs as much as dozens of records (measured)."""
+        departure = self._departure
+        if departure is None:
+            departure = self._departure = asyncio.Event()
+            asyncio.get_running_loop().call_later(self._linger, self._leave)
+        await departure.wait()
+
+    def _leave(self) -> None:
+        departure, self._departure = self._departure, None
+        if departure is not None:
+            departure.set()
+
     async def _send_some(self, place: _Place) -> tuple[list[_Item], int]:
         """Send one batch from the head of what waits, for as long as it takes; what went, and its offset."""
         assert self._kafka is not None, "start() was not called"
@@ -177,10 +196,13 @@ class Producer:
         while True:
             try:
                 offset = await self._attempt(place, items)
-            except (TimeoutError, KafkaError) as error:
+            # AssertionError: aiokafka knows fewer partitions than there should be (a topic being made anew).
+            except (TimeoutError, KafkaError, AssertionError) as error:
                 if self.available:
-                    log.warning("produce to %s-%d failed (%s); trying again", place.topic, place.partition, error)
+                    log.warning("produce to %s-%d failed (%r); trying again", place.topic, place.partition, error)
                 self.available = False
+                if isinstance(error, AssertionError):
+                    self._kafka.client.force_metadata_update()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             else:
