@@ -323,5 +323,6 @@ return function(entry, msg, topic)
   elseif type(value) ~= "string" then
     value = "an error object of type " .. type(value)
   end
-  return ERROR, S.sub(value, 1, 300)
+  -- An error of the libraries, where a tail call has left no line of the script to name.
+  return ERROR, S.sub((gsub(value, "^sandbox:%d+: ", "")), 1, 300)
 end

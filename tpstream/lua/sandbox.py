@@ -55,8 +55,9 @@ class Sandbox:
         """Raises ConfigurationError where the source does not compile."""
         check(source)
         runtime = _runtime()
-        json = runtime.execute(_JSON)
-        self._call = runtime.execute(_SANDBOX, source.encode(), json, budget.cpu_ms / 1000, budget.max_result)
+        json = runtime.execute(_JSON, name="=json")
+        limits = (budget.cpu_ms / 1000, budget.max_result)
+        self._call = runtime.execute(_SANDBOX, source.encode(), json, *limits, name="=sandbox")
         runtime.set_max_memory(budget.memory_bytes, total=False)
         self._runtime = runtime
 
