@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -10,7 +10,9 @@ import pytest
 import tpstream
 from tpstream import App, ConfigurationError
 from tpstream.devices import profiles
+from tpstream.lua.pool import Call, Result, Scripts
 from tpstream.rules import definition as rules
+from tpstream.settings import Settings
 from tpstream.simulator.greenhouse import Reading
 from tpstream.simulator.sensors import BinarySensor
 from tpstream.windows.definition import Window
@@ -61,9 +63,9 @@ def test_the_greenhouse_has_the_same(label: str, file: str) -> None:
     assert SNIPPETS[label].strip() in (GREENHOUSE / file).read_text()
 
 
-def test_the_decoder_reads_what_the_simulated_sensor_sends() -> None:
+async def test_the_decoder_reads_what_the_simulated_sensor_sends() -> None:
     payload = BinarySensor().say(Reading(temperature=-5.25, humidity=61.5, battery=3.712, fan=False), 0)
-    assert msgspec.json.decode(lua("decoder", "decode", payload)) == {
+    assert msgspec.json.decode(await lua("decoder", "decode", payload)) == {
         "temperature": -5.25,
         "humidity": 61.5,
         "battery": 3.712,
@@ -71,9 +73,15 @@ def test_the_decoder_reads_what_the_simulated_sensor_sends() -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_command_is_what_the_simulated_sensor_understands(on: bool) -> None:
+async def test_the_command_is_what_the_simulated_sensor_understands(on: bool) -> None:
     payload = msgspec.json.encode({"method": "fan", "params": {"on": on}})
-    assert BinarySensor().understand(lua("command", "encode", payload)).on is on
+    assert BinarySensor().understand(await lua("command", "encode", payload)).on is on
+
+
+@pytest.mark.parametrize("payload", [b"", b"12345", b"1234567"])
+async def test_the_decoder_refuses_what_is_not_six_bytes(payload: bytes) -> None:
+    with pytest.raises(AssertionError, match=f"expected 6 bytes, got {len(payload)}"):
+        await lua("decoder", "decode", payload)
 
 
 def test_the_profile_claims_the_binary_sensors_and_names_the_scripts() -> None:
@@ -134,7 +142,13 @@ def test_a_rule_with_a_slip_is_refused_with_its_place() -> None:
         rules.parse(text, "too-hot.yaml")
 
 
-def lua(label: str, function: str, payload: bytes) -> bytes:
-    """What a script returns, run as a worker runs it."""
-    pool = pytest.importorskip("tpstream.lua.pool")
-    return pool.try_once(SNIPPETS[label], f"{label}.lua", payload, "devices/d/telemetry")  # type: ignore[no-any-return]
+async def lua(label: str, entry: Literal["decode", "encode"], payload: bytes) -> bytes:
+    """What a script returns, run as a worker runs it: in a script process, within its budgets."""
+    scripts = Scripts(Settings(script_cpu_ms=2_000, script_wall_ms=10_000))  # the machine may be busy
+    await scripts.start()
+    try:
+        (outcome,) = await scripts.run([Call(f"{label}@1", SNIPPETS[label], entry, payload, "devices/d/telemetry")])
+    finally:
+        await scripts.stop()
+    assert isinstance(outcome, Result), outcome
+    return outcome.value
