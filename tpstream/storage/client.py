@@ -67,5 +67,5 @@ async def wait_for(settings: Settings, attempt: Callable[[Settings], Awaitable[T
 def reason(error: BaseException) -> str:
     """One line that says why, without addresses and traces."""
     text = str(error) or type(error).__name__
-    found = re.search(r"Code: \d+\. DB::Exception: (.*)", text, re.DOTALL)
+    found = re.search(r"Code: \d+\. DB::Exception: (.*?)(?: \(version .*)?$", text, re.DOTALL)
     return " ".join((found[1] if found else text).split())[:300]

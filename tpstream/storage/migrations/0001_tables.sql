@@ -1,5 +1,6 @@
 -- The tables of docs/sql.md. Rows are written to …_rows; the name that people read is a view
--- that shows each identity once, also before merges (docs/decisions/0003).
+-- that shows each identity once, also before merges (docs/decisions/0003). What an insert has
+-- acknowledged is on the disk: an offset is committed on the strength of it.
 
 CREATE TABLE IF NOT EXISTS telemetry_rows
 (
@@ -24,7 +25,8 @@ CREATE TABLE IF NOT EXISTS telemetry_rows
 )
 ENGINE = ReplacingMergeTree(rank)
 PARTITION BY toYYYYMM(ts)
-ORDER BY (tenant, device, key, ts, source);
+ORDER BY (tenant, device, key, ts, source)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE OR REPLACE VIEW telemetry AS
 SELECT tenant, device, key, ts, ts_from, kind, number, text, received_at,
@@ -51,7 +53,8 @@ CREATE TABLE IF NOT EXISTS telemetry_latest_rows
     rank UInt256
 )
 ENGINE = ReplacingMergeTree(rank)
-ORDER BY (tenant, device, key);
+ORDER BY (tenant, device, key)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Not a count over inserts: a row repeated replaces itself, so this can be fed by inserts.
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry_latest_feed TO telemetry_latest_rows AS
@@ -80,7 +83,8 @@ CREATE TABLE IF NOT EXISTS windows_rows
 )
 ENGINE = ReplacingMergeTree(closed_at)
 PARTITION BY toYYYYMM(start)
-ORDER BY (tenant, window, device, key, start);
+ORDER BY (tenant, window, device, key, start)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE OR REPLACE VIEW windows AS
 SELECT tenant, window, device, key, start, end, aggregate, value, count, closed_at
@@ -103,7 +107,8 @@ CREATE TABLE IF NOT EXISTS alarms_rows
     version UInt64
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (tenant, id);
+ORDER BY (tenant, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE OR REPLACE VIEW alarms AS
 SELECT tenant, id, rule, device, severity, state, started_at, ended_at, acknowledged_at, value, details, version
@@ -125,7 +130,8 @@ CREATE TABLE IF NOT EXISTS commands_rows
     version UInt64
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (tenant, id);
+ORDER BY (tenant, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE OR REPLACE VIEW commands AS
 SELECT tenant, id, device, method, params, state, created_at, updated_at, attempts, result, source, version
@@ -149,7 +155,8 @@ CREATE TABLE IF NOT EXISTS dead_letters_rows
     source_index UInt32
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (tenant, id);
+ORDER BY (tenant, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE OR REPLACE VIEW dead_letters AS
 SELECT tenant, id, ts, device, stage, reason, topic, payload, source_partition, source_offset,
@@ -170,7 +177,8 @@ CREATE TABLE IF NOT EXISTS device_status_rows
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)
-ORDER BY (tenant, device, ts, source_life, source_partition, source_offset, source_index);
+ORDER BY (tenant, device, ts, source_life, source_partition, source_offset, source_index)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE OR REPLACE VIEW device_status AS
 SELECT tenant, device, online, ts, reason
