@@ -140,9 +140,11 @@ async def test_the_form_sends_a_command_and_follows_it_to_its_end(console: Conso
     [(_, _, key, request)] = console.sent.records
     assert (key, request.method, request.params, request.source) == (b"g1", "fan", '{"on":true}', "api")
 
-    ended = command(now(), id=request.id, device="g1", method="fan", state="SUCCEEDED", result="{}")
+    ended = command(
+        now(), id=request.id, device="g1", method="fan", state="SUCCEEDED", result='{"result":0,"message":"done"}'
+    )
     console.store.rows["commands"].insert(0, ended)
-    await page.until(f"{text('#send-outcome')}.includes('SUCCEEDED')")
+    await page.until(f"{text('#send-outcome')}.includes('SUCCEEDED, answered: done')")
     assert page.complaints == []
 
 

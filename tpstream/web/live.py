@@ -15,6 +15,9 @@ from tpstream.web.reply import Call, Reply, json_reply
 
 INTERVAL = 0.7
 """Seconds for which an answer is good: however many pages are open, the store is asked once."""
+SHARE = 3.0
+MAX_INTERVAL = 5.0
+"""A store that is busy is asked less often: an answer is good for SHARE times what it took, up to MAX_INTERVAL s."""
 
 MAX_DEVICES = 200
 MAX_KEYS = 32
@@ -46,16 +49,18 @@ class Live:
         self._clock = clock
         self._interval = interval
         self._lock = asyncio.Lock()
-        self._made_at = -1e9
+        self._good = (0.0, 0.0)
         self._reply: Reply | None = None
 
     async def get(self, call: Call) -> Reply:
         """The live view. Unavailable: the store is away."""
         known(call.query)
         async with self._lock:
-            if self._reply is None or not 0 <= self._clock() - self._made_at < self._interval:
+            began = self._clock()
+            if self._reply is None or not self._good[0] <= began < self._good[1]:
                 self._reply = json_reply(await self._gather())
-                self._made_at = self._clock()
+                ended = self._clock()
+                self._good = (began, ended + min(MAX_INTERVAL, max(self._interval, SHARE * (ended - began))))
             return self._reply
 
     async def _gather(self) -> dict[str, Any]:

@@ -85,6 +85,41 @@ async def test_many_pages_are_one_question_per_interval() -> None:
     assert store.asked == 2
 
 
+class Slow(Counting):
+    """A store that takes its time, on the test's clock."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    async def devices(self) -> list[dict[str, object]]:
+        self.clock[0] += self.seconds
+        return []
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(0.1, 0.7), (0.5, 1.5), (60.0, 5.0)])
+async def test_a_busy_store_is_asked_less_often(seconds: float, good: float) -> None:
+    clock = [100.0]
+    store = Slow(clock, seconds)
+    live = Live(store, Health(), clock=lambda: clock[0])
+    await live.get(Call())
+    clock[0] += good - 0.01
+    await live.get(Call())
+    assert store.asked == 1
+    clock[0] += 0.02
+    await live.get(Call())
+    assert store.asked == 2
+
+
+async def test_a_clock_that_is_set_back_does_not_freeze_the_page() -> None:
+    clock, store = [100.0], Counting()
+    live = Live(store, Health(), clock=lambda: clock[0])
+    await live.get(Call())
+    clock[0] = 50.0
+    await live.get(Call())
+    assert store.asked == 2
+
+
 async def test_the_store_away_is_unavailable_and_no_old_answer_hides_it() -> None:
     clock, store = [100.0], Memory()
     live = Live(store, Health(), clock=lambda: clock[0])

@@ -314,6 +314,16 @@ function showRows(id, items, keyOf, view) {
   $(`${id}-empty`).hidden = items.length > 0;
 }
 
+// What a device answered: its own words where it has some, else the JSON.
+function answered(result) {
+  if (!result) return "";
+  try {
+    const said = JSON.parse(result);
+    if (said && typeof said.message === "string" && said.message) return [said.errcode, said.message].filter(Boolean).join(" ");
+  } catch { /* no JSON: as it is */ }
+  return String(result);
+}
+
 const tones = { SUCCEEDED: "good", REFUSED: "bad", FAILED: "bad", TIMED_OUT: "warn", EXPIRED: "warn", CANCELLED: "" };
 
 function showHappenings(view) {
@@ -323,7 +333,7 @@ function showHappenings(view) {
   }));
   showRows("commands", view.commands, (c) => c.id, (c) => ({
     ts: c.created_at, main: `${c.method} → ${c.device}`, tag: c.state, tone: tones[c.state] ?? "",
-    more: [c.params && c.params !== "{}" ? c.params : "", c.result ? `answer ${c.result}` : ""].filter(Boolean).join(" · "),
+    more: [c.params && c.params !== "{}" ? c.params : "", c.result ? `answered: ${answered(c.result)}` : ""].filter(Boolean).join(" · "),
   }));
   showRows("windows", view.windows.slice(0, 30), (w) => JSON.stringify([w.window, w.device, w.key, w.start]), (w) => ({
     ts: w.end, main: `${w.device} · ${w.key}`, tag: `${w.aggregate} ${number(w.value)}`,
@@ -381,7 +391,7 @@ function follow(commands) {
   const command = commands.find((c) => c.id === followed);
   if (!command) return;
   const ended = END_STATES.includes(command.state);
-  outcome(`${command.method} → ${command.device}: ${command.state}${command.result ? `, answer ${command.result}` : ""}`, ended ? tones[command.state] || "bad" : "");
+  outcome(`${command.method} → ${command.device}: ${command.state}${command.result ? `, answered: ${answered(command.result)}` : ""}`, ended ? tones[command.state] || "bad" : "");
   if (ended) followed = null;
 }
 
