@@ -17,7 +17,7 @@ from connectors.mqtt_bridge.downlink import Receipt
 from connectors.mqtt_bridge.endpoint.reasons import Reason
 from connectors.mqtt_bridge.identity import Trust, resolve
 from connectors.mqtt_bridge.publish import OVERHEAD, Publish, Source
-from tpstream.bus.envelope import Identity, Kind, RawHeader, Refusal, WayIn
+from tpstream.bus.envelope import Identity, Kind, RawHeader, Refusal, WayIn, pack_raw
 from tpstream.bus.partitioner import partition_of
 from tpstream.bus.producer import Producer
 from tpstream.bus.topics import uplink_raw
@@ -60,6 +60,7 @@ class Intake:
         self.incarnation = secrets.randbits(64)
         self._trust = trust
         self._way_in = way_in
+        self._way_bits = way_in << 4
         self._partitions = partitions
         self._budget = budget
         self._counts = counts
@@ -86,19 +87,16 @@ class Intake:
                 publish.reason = Reason.NOT_AUTHORIZED
         partition = route.partition
         sequence = self._sequences[partition] = self._sequences[partition] + 1
-        header = RawHeader(
+        header = pack_raw(
             kind,
-            publish.qos,
-            publish.dup,
-            publish.retained,
-            self._way_in,
+            publish.qos | publish.dup << 2 | publish.retained << 3 | self._way_bits,
             route.identity,
             refusal,
             self.incarnation,
             sequence,
             source.number,
             publish.packet_id,
-        ).pack()
+        )
         headers = [route.topic, ("tp", header)]
         if publish.content_type or publish.users or publish.digest:
             headers += _extras(publish)

@@ -122,6 +122,16 @@ class RawHeader(NamedTuple):
         )
 
 
+def pack_raw(
+    kind: int, flags: int, identity: int, refusal: int, incarnation: int, sequence: int, session: int, packet_id: int
+) -> bytes:
+    """The same bytes as `RawHeader.pack` for who writes one per message: half the time, no tuple.
+
+    `flags`: QoS, DUP << 2, retained << 3, way in << 4.
+    """
+    return _RAW.pack(RAW_VERSION, kind, flags, identity, refusal, incarnation, sequence, session, packet_id)
+
+
 class DerivedHeader(NamedTuple):
     """The `tp` header of a record on a decoded topic: its kind, position and origin."""
 

@@ -70,14 +70,17 @@ class Stream:
 
     def next(self) -> Packet | None:
         """The next whole packet, or None. Raises Violation: the connection cannot go on."""
+        data, at = self._data, self._at
+        size = len(data)
+        if at == size and not self._more:
+            return None
         if self._cut is not None:
             return self._go_on_cutting(self._cut)
-        data, at = self._data, self._at
         if self._more:
             if self._need > len(data) - at + self._waiting:
                 return None
             data, at = self._join()
-        size = len(data)
+            size = len(data)
         if size - at < 2:
             return None
         length = data[at + 1]
