@@ -5,4 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ("parts.kafka", "parts.store", "parts.mosquitto", "parts.chromium", "parts.supervised")
+pytest_plugins = (
+    "parts.kafka",
+    "parts.store",
+    "parts.mosquitto",
+    "parts.chromium",
+    "parts.platform",
+    "parts.supervised",
+)

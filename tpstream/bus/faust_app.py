@@ -38,6 +38,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     """Faust's consumer, which gives lane topics to the lane list by list."""
 
     app: LaneApp
+    logger = driver.logger
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Hand lane records to the lane; yield all others one by one, as Faust does."""
@@ -107,6 +108,8 @@ Revoked = Callable[[set[Place]], Awaitable[None]]
 
 class LaneApp(faust.App):  # type: ignore[misc]
     """A Faust app whose lane topics bypass Faust's streams. Plain `@agent`s work beside them."""
+
+    logger = logging.getLogger("faust.app")
 
     lane: Lane
     resumed: asyncio.Event
