@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from tpstream.embedded.store.access import Policy
-from tpstream.embedded.store.body import Body, is_insert, split_insert
+from tpstream.embedded.store.body import MAX_HEAD, Body, is_insert, split_insert
 from tpstream.embedded.store.engine import Answer, Engine, Lane, escaped, literal
-from tpstream.embedded.store.faults import ACCESS_DENIED, BAD_REQUEST, NOT_IMPLEMENTED, Fault, fault
+from tpstream.embedded.store.faults import ACCESS_DENIED, BAD_REQUEST, NOT_IMPLEMENTED, TOO_LARGE, Fault, fault
 from tpstream.embedded.store.request import CONTENT_TYPES, Context, context, format_of
 from tpstream.embedded.store.users import authenticate
 from tpstream.settings import Settings
@@ -102,6 +102,8 @@ class Front:
             user = authenticate(request.headers, given, request.remote or "", self.settings)
             what = context(user, given, request.headers, self.settings.database, request.method == "GET")
             if user.reads_only:
+                if body.size > MAX_HEAD:
+                    raise fault(TOO_LARGE, f"A query has at most {MAX_HEAD} bytes")
                 text = "\n".join(part for part in (statement, body.all().decode(errors="replace")) if part)
                 return await self._read_only(what, text, query_id)
             return await self._anything(what, statement, body, query_id)
@@ -144,10 +146,14 @@ class Front:
             )
         engine = self.engine
         formatted = await engine.query(
-            engine.quick, "SELECT formatQuerySingleLine({q:String})", "TSVRaw", params={"q": escaped(text)}
+            engine.quick,
+            "SELECT formatQuerySingleLine({q:String})",
+            "TSVRaw",
+            params={"q": escaped(text)},
+            readonly=1,
         )
         sql = formatted.body.decode().removesuffix("\n")
-        tree = await engine.query(engine.quick, f"EXPLAIN AST {sql}", "TSVRaw", params=what.params)
+        tree = await engine.query(engine.quick, f"EXPLAIN AST {sql}", "TSVRaw", params=what.params, readonly=1)
         policy = Policy(
             self.settings.database,
             frozenset(row[0] for row in await self._ask("SELECT name FROM system.databases")),

@@ -30,7 +30,7 @@ _READERS_MAY = _words("""
     output_format_native_write_json_as_string
     output_format_native_use_flattened_dynamic_and_json_serialization output_format_decimal_trailing_zeros
     output_format_arrow_string_as_string output_format_parquet_string_as_string session_timezone
-    join_use_nulls extremes low_cardinality_allow_in_native_format max_threads max_block_size
+    join_use_nulls extremes low_cardinality_allow_in_native_format
     prefer_column_name_to_alias output_format_pretty_max_rows
 """)
 """Settings that change how a result is written, not what it may cost."""
