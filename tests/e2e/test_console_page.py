@@ -110,6 +110,16 @@ async def test_the_chart_shows_the_windowed_value_and_moves(console: Console, pa
     assert label.startswith("temp of g1: newest 77.25")
 
 
+async def test_silence_is_a_gap_in_the_line(console: Console, page: Page) -> None:
+    at = now()
+    for n in (*range(30), *range(90, 120)):
+        console.store.point("g1", "temp", 20.0, at - 120_000 + n * 1000)
+    await page.open(console.url)
+    await page.until("document.querySelector('#plot .line')")
+    path = await page.run("document.querySelector('#plot .line').getAttribute('d')")
+    assert (path.count("M"), path.count("L")) == (2, 58)
+
+
 async def test_a_value_is_chosen_by_a_click_and_keeps_its_focus(console: Console, page: Page) -> None:
     greenhouse(console)
     console.store.point("g2", "humidity", 61.5)

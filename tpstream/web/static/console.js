@@ -221,6 +221,18 @@ function ticks(low, high, count) {
   return found;
 }
 
+// The points in runs: silence is a gap, not a straight line. Silence is six times the usual interval.
+function unbroken(shown) {
+  const steps = shown.slice(1).map((p, i) => p[0] - shown[i][0]).sort((a, b) => a - b);
+  const silence = 6 * Math.max(1000, steps[Math.floor(steps.length / 2)] || 0);
+  const runs = [[shown[0]]];
+  for (let i = 1; i < shown.length; i += 1) {
+    if (shown[i][0] - shown[i - 1][0] > silence) runs.push([]);
+    runs[runs.length - 1].push(shown[i]);
+  }
+  return runs;
+}
+
 const TIME_STEPS = [10e3, 15e3, 30e3, 60e3, 120e3, 300e3, 600e3, 900e3, 1800e3, 3600e3, 7200e3, 14400e3, 21600e3];
 
 function showChart() {
@@ -265,10 +277,11 @@ function showChart() {
   const clip = draw("clipPath", { id: "inside" }, draw("defs", {}, svg));
   draw("rect", { x: box.left, y: 0, width: box.right - box.left, height }, clip);
   const inside = draw("g", { "clip-path": "url(#inside)" }, svg);
-  const path = shown.map(at).join("L");
-  const first = at(shown[0]).split(",")[0], last = at(shown[shown.length - 1]).split(",")[0];
-  draw("path", { d: `M${first},${box.bottom}L${path}L${last},${box.bottom}Z`, class: "area" }, inside);
-  draw("path", { d: `M${path}`, class: "line" }, inside);
+  const runs = unbroken(shown);
+  const foot = (p) => `${at(p).split(",")[0]},${box.bottom}`;
+  const areas = runs.map((run) => `M${foot(run[0])}L${run.map(at).join("L")}L${foot(run[run.length - 1])}Z`);
+  draw("path", { d: areas.join(""), class: "area" }, inside);
+  draw("path", { d: runs.map((run) => `M${run.map(at).join("L")}`).join(""), class: "line" }, inside);
   for (const w of means.values()) {
     draw("line", { x1: x(w.start) + 2, x2: x(w.end) - 2, y1: y(w.value), y2: y(w.value), class: "mean" }, inside);
   }
