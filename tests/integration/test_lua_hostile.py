@@ -136,6 +136,14 @@ async def test_a_process_that_is_killed_from_outside_costs_no_message(scripts: S
     assert await scripts.run([GOOD] * 2500) == [Result(b'{"n":3}')] * 2500
 
 
+async def test_a_caller_that_gives_up_leaves_no_answers_to_the_next(scripts: Scripts) -> None:
+    slow = call("local n = 0 for i = 1, 100000 do n = n + i end return {n = n}")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await scripts.run([slow] * 900)
+    assert await scripts.run([GOOD]) == [Result(b'{"n":3}')]
+
+
 async def test_callers_share_the_process_in_turn(scripts: Scripts) -> None:
     many = await asyncio.gather(*(scripts.run([GOOD] * 10) for _ in range(20)))
     assert many == [[Result(b'{"n":3}')] * 10] * 20

@@ -10,8 +10,12 @@ from tpstream.errors import Unavailable
 from tpstream.lua.frames import LENGTH, Reply, Request, decode_reply, frame
 from tpstream.settings import Settings
 
-_SILENCE = 20
+_SILENCE = 50
 """Times the wall budget after which a process that says nothing is killed from outside."""
+
+
+_START_SECONDS = 30.0
+"""How long a process may take until it reads."""
 
 
 class Gone(Exception):
@@ -29,7 +33,7 @@ class Child:
 
     @classmethod
     async def start(cls, settings: Settings) -> Child:
-        """Start a process. Raises Unavailable where none can be started."""
+        """Start a process and wait until it reads. Raises Unavailable where none can be started."""
         arguments = (
             settings.script_cpu_ms,
             settings.script_wall_ms,
@@ -42,7 +46,17 @@ class Child:
             )
         except OSError as error:
             raise Unavailable(f"no script process could be started: {error.strerror}") from None
-        return cls(process, settings.script_wall_ms * _SILENCE / 1000)
+        child = cls(process, _START_SECONDS)
+        try:
+            await child.receive()
+        except Gone:
+            await child.stop(at_once=True)
+            raise Unavailable("a script process ended as soon as it was started; its words are in the log") from None
+        except asyncio.CancelledError:
+            child.kill()
+            raise
+        child._silence = settings.script_wall_ms * _SILENCE / 1000
+        return child
 
     async def send(self, request: Request) -> None:
         """Hand over a request. Raises Gone."""
@@ -64,6 +78,11 @@ class Child:
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             raise Gone from None
 
+    def kill(self) -> None:
+        """End it at once, without waiting."""
+        if self._process.returncode is None:
+            self._process.kill()
+
     async def stop(self, *, at_once: bool = False) -> None:
         """End it: by closing its pipe, or at once; wait until it is gone."""
         if self._process.stdin is not None:
@@ -74,6 +93,6 @@ class Child:
                     await self._process.wait()
             except TimeoutError:
                 at_once = True
-        if at_once and self._process.returncode is None:
-            self._process.kill()
+        if at_once:
+            self.kill()
         await self._process.wait()

@@ -1,8 +1,8 @@
 """What crosses the pipe between a worker and its script process: length, then msgpack.
 
 Request: the sources that the process may not know yet, and the calls as
-[script, entry, msg, topic]. Replies: lists of [status, text], in order; the request has
-ended when all calls are answered or one of them is an offence.
+[script, entry, msg, topic]. Replies: first an empty one, when the process reads; then lists
+of [status, text], in order; a request has ended when all calls are answered or one of them is an offence.
 """
 
 from __future__ import annotations

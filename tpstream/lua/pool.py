@@ -26,8 +26,8 @@ MAX_CALLS = 1_000
 MAX_BYTES = 4_000_000
 """Bounds of one request."""
 
-_ATTEMPTS = 5
-"""Times in a row that a process may end without an answer to anything."""
+MAX_KNOWN = 1_000
+"""Scripts whose source a process keeps; beyond, it is replaced."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -144,24 +144,32 @@ class Scripts:
             await self._request(chosen, outcomes, one_by_one=one_by_one)
 
     async def _request(self, calls: list[Call], outcomes: list[Outcome], *, one_by_one: bool) -> None:
-        child = self._child or await self._replace()
+        child = self._child
+        if child is None or len(child.known) > MAX_KNOWN:
+            child = await self._replace()
         sources = {c.script: c.source for c in calls if c.script not in child.known}
         rows = [(c.script, c.entry.encode(), c.msg, c.topic.encode(errors="replace")) for c in calls]
-        await child.send(Request(sources, rows, one_by_one))
-        answered = 0
-        while answered < len(calls):
-            for status, text in await child.receive():
-                call = calls[answered]
-                answered += 1
-                if status == Status.OK:
-                    outcomes.append(Result(text))
-                elif status == Status.ERROR:
-                    outcomes.append(Failed("script", f"{call.script}: {text.decode(errors='replace')}"))
-                else:
-                    outcomes.append(self._offence(call, Status(status)))
-                    if status == Status.STUCK:
-                        await self._replace()
-                    return
+        try:
+            await child.send(Request(sources, rows, one_by_one))
+            answered = 0
+            while answered < len(calls):
+                for status, text in await child.receive():
+                    call = calls[answered]
+                    answered += 1
+                    if status == Status.OK:
+                        outcomes.append(Result(text))
+                    elif status == Status.ERROR:
+                        outcomes.append(Failed("script", f"{call.script}: {text.decode(errors='replace')}"))
+                    else:
+                        outcomes.append(self._offence(call, Status(status)))
+                        if status == Status.STUCK:
+                            await self._replace()
+                        return
+        except asyncio.CancelledError:
+            child.kill()  # its answers would be taken for those of the next request
+            if self._child is child:
+                self._child = None
+            raise
 
     def _offence(self, call: Call, status: Status) -> Failed:
         self._quarantine.offence(call.script, int(self._clock() * 1000))
@@ -172,7 +180,7 @@ class Scripts:
         old, self._child = self._child, None
         if old is not None:
             await old.stop(at_once=True)
-        child = await (self._spare or asyncio.create_task(Child.start(self._settings)))
-        self._child = child
+        spare, self._spare = self._spare, None
+        self._child = child = await (spare or Child.start(self._settings))
         self._spare = asyncio.create_task(Child.start(self._settings))
         return child

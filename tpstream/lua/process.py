@@ -108,6 +108,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     process = Process(Budget(cpu_ms, memory, result), wall_ms, os.dup(sys.stdout.fileno()))
     threading.Thread(target=process.watch, daemon=True).start()
+    _write(process.out, frame([]))  # ready
     read = sys.stdin.buffer.read
     try:
         while head := read(LENGTH.size):

@@ -289,6 +289,8 @@ async def test_a_record_is_decoded_by_the_release_that_stood_before_it_also_when
     assert keys(await house.decode(*history)) == expected
     assert keys(await house.decode(history[1])) == expected[:1]
     assert keys(await house.decode(history[3])) == expected[1:]
+    await house.decode(history[0])
+    assert keys(await house.decode(house.record(b"x", "bin-1"))) == expected[1:], "an old announcement, read again"
 
 
 async def test_an_unknown_device_is_registered_once_where_the_setting_says_so() -> None:
