@@ -41,6 +41,8 @@ class Run(msgspec.Struct, frozen=True):
     command_p50: float
     command_p99: float
     commands: int
+    rest_p50: float
+    rest_p99: float
     memory_mb: dict[str, float]
 
 
@@ -58,7 +60,7 @@ def run() -> Iterator[Figure]:
 async def measure(platform: Platform, rate: int, seconds: float, *, name: str, first_id: int) -> Run:
     """One run of the load with its probes."""
     mqtt = platform.ports["MQTT_PORT"]
-    rows, commands = RowProbes(mqtt, platform.store, name), CommandProbes(mqtt, name)
+    rows, commands = RowProbes(mqtt, platform.store, name), CommandProbes(mqtt, platform.web, name)
     async with running(rows, commands):
         await asyncio.sleep(2)
         before = platform.cpu_seconds()
@@ -82,6 +84,8 @@ async def measure(platform: Platform, rate: int, seconds: float, *, name: str, f
         command_p50=commands.latencies.quantile(0.5),
         command_p99=commands.latencies.quantile(0.99),
         commands=len(commands.latencies.seconds),
+        rest_p50=commands.from_rest.quantile(0.5),
+        rest_p99=commands.from_rest.quantile(0.99),
         memory_mb=platform.memory_mb(),
     )
 
@@ -90,15 +94,14 @@ def figures(rate: int, run: Run) -> Iterator[Figure]:
     """A run as figures."""
     name = f"end to end, {rate} msg/s asked"
     load = run.load
-    ledger = f"sent {load.sent}, rows {run.rows}, distinct {run.distinct}, lag at the end {run.lag_seconds} s"
-    per_second = load.sent / (load.seconds + max(0.0, run.lag_seconds))
     yield Figure(
         bench=f"{name}: device to row, sustained",
-        value=round(per_second, 1),
+        value=load.per_second if run.rows == load.sent else round(run.rows / (load.seconds + run.lag_seconds), 1),
         unit="msg/s",
         cpu_us_per_message=run.cpu_us,
-        note=ledger,
+        note=f"sent {load.sent}, rows {run.rows}, distinct {run.distinct}, most behind {load.most_behind}",
     )
+    yield Figure(bench=f"{name}: lag at the end", value=run.lag_seconds, unit="s", note="last PUBACK to last row")
     total = round(sum(run.cpu_us.values()), 1)
     yield Figure(bench=f"{name}: CPU, all processes", value=total, unit="µs", cpu_us_per_message=total)
     for what, value in (
@@ -108,6 +111,8 @@ def figures(rate: int, run: Run) -> Iterator[Figure]:
         ("device to row, p99", run.row_p99),
         ("device to command, p50", run.command_p50),
         ("device to command, p99", run.command_p99),
+        ("REST to device, p50", run.rest_p50),
+        ("REST to device, p99", run.rest_p99),
     ):
         if math.isnan(value):
             raise RuntimeError(f"{name}: nothing was measured of {what}")

@@ -17,8 +17,8 @@ import aiomqtt
 import msgspec
 
 ROW_PROBES, ROW_INTERVAL, POLL_INTERVAL = 8, 0.5, 0.1
-COMMAND_PROBES, COMMAND_INTERVAL = 4, 1.0
-"""The window `command_probe` of benchmarks/application is one second long."""
+COMMAND_PROBES, COMMAND_INTERVAL = 16, 8.0
+"""A device has one command in flight: the next is due only when the one before has ended for sure."""
 
 
 class Latencies:
@@ -82,10 +82,15 @@ class RowProbes:
 
 
 class CommandProbes:
-    """Each message of these devices closes their window of a second, and so is answered by a command."""
+    """Each message of these devices closes their window of a second, and so is answered by a command.
 
-    def __init__(self, mqtt_port: int, name: str) -> None:
-        self.mqtt_port = mqtt_port
+    A second kind of them is asked over REST, to tell the way down from the way up.
+    """
+
+    def __init__(self, mqtt_port: int, web: str, name: str) -> None:
+        self.mqtt_port, self.web = mqtt_port, web
+        self.asked = [f"asked-{name}-{n}" for n in range(COMMAND_PROBES)]
+        self.from_rest = Latencies()
         self.devices = [f"command-{name}-{n}" for n in range(COMMAND_PROBES)]
         self.latencies = Latencies()
 
@@ -94,6 +99,26 @@ class CommandProbes:
         async with asyncio.TaskGroup() as group:
             for n, device in enumerate(self.devices):
                 group.create_task(self._probe(device, n * COMMAND_INTERVAL / COMMAND_PROBES))
+            for n, device in enumerate(self.asked):
+                group.create_task(self._ask(device, n * COMMAND_INTERVAL / COMMAND_PROBES))
+
+    async def _ask(self, device: str, offset: float) -> None:
+        sent: deque[float] = deque()
+        address = f"{self.web}/api/v1/devices/{device}/commands"
+        async with (
+            aiomqtt.Client("127.0.0.1", self.mqtt_port, username=device) as client,
+            aiohttp.ClientSession() as web,
+        ):
+            await client.subscribe(f"devices/command/{device}/+", qos=1)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._obey(device, client, sent, self.from_rest))
+                await asyncio.sleep(offset)
+                while True:
+                    sent.append(time.perf_counter())
+                    async with web.post(address, json={"method": "probe"}) as answer:
+                        if answer.status >= 300:
+                            raise RuntimeError(f"POST {address}: {answer.status} {(await answer.text())[:200]}")
+                    await asyncio.sleep(COMMAND_INTERVAL)
 
     async def _probe(self, device: str, offset: float) -> None:
         sent: deque[float] = deque()
@@ -101,7 +126,7 @@ class CommandProbes:
             await client.subscribe(f"devices/command/{device}/+", qos=1)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._publish(device, client, offset, sent))
-                group.create_task(self._obey(device, client, sent))
+                group.create_task(self._obey(device, client, sent, self.latencies))
 
     async def _publish(self, device: str, client: aiomqtt.Client, offset: float, sent: deque[float]) -> None:
         await asyncio.sleep(offset)
@@ -114,13 +139,13 @@ class CommandProbes:
                 sent.append(time.perf_counter())
             first = False
             await client.publish(f"devices/{device}/telemetry", payload, qos=1, timeout=math.inf)
-            second, value = second + 1, 1 - value
+            second, value = second + round(COMMAND_INTERVAL), 1 - value
             await asyncio.sleep(COMMAND_INTERVAL)
 
-    async def _obey(self, device: str, client: aiomqtt.Client, sent: deque[float]) -> None:
+    async def _obey(self, device: str, client: aiomqtt.Client, sent: deque[float], latencies: Latencies) -> None:
         async for message in client.messages:
             if sent:
-                self.latencies.seconds.append(time.perf_counter() - sent.popleft())
+                latencies.seconds.append(time.perf_counter() - sent.popleft())
             message_id = str(message.topic).rsplit("/", 1)[-1]
             answer = msgspec.json.encode({"result": 0, "message": "success", "ts": int(time.time())})
             await client.publish(f"devices/{device}/command/response/{message_id}", answer, qos=1, timeout=math.inf)
