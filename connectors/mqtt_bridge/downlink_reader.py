@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 LIFE_SECONDS = 1.0
 """How often the life record is looked at."""
 
-POLL_MS = 500
-"""How long a fetch waits for records, ms."""
+POLL_MS = 50
+"""How long a fetch waits for records, ms: the embedded broker answers a waiting fetch up to half of it late."""
 
 PATIENCE = 20.0
 """Seconds to find the ends before connecting anew."""

@@ -111,6 +111,33 @@ async def test_orderly_stop_under_load(kafka: Kafka, version: int) -> None:
     assert len([one for one in records if one.kind is Kind.DISCONNECTED]) == 10
 
 
+async def test_acknowledgements_arrive_although_more_lies_unread_when_the_bridge_stops(fresh_kafka: Kafka) -> None:
+    """Closing a socket with unread bytes in it resets it, and a reset destroys what is still on its way."""
+    settings = fresh_kafka.settings()
+    async with running(settings) as bridge:
+        with socket.create_connection(("127.0.0.1", settings.mqtt_port)) as device:
+            device.sendall(wire.connect("c", "unread"))
+            await asyncio.sleep(0.3)
+            await pause(fresh_kafka)
+            flood = [wire.publish("devices/unread/telemetry", b"x" * 900, packet_id=n) for n in range(1, 400)]
+            device.sendall(b"".join(flood))
+            async with asyncio.timeout(5):
+                while bridge.counts.published < 20:
+                    await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(bridge.stop())
+            await asyncio.sleep(0.2)
+            fresh_kafka.go_on()
+            await stopping
+            device.settimeout(5)
+            data = b""
+            while piece := await asyncio.to_thread(device.recv, 65_536):
+                data += piece
+    answers, left = wire.split(data)
+    assert not left
+    assert [one.packet_id for one in answers if one.kind == wire.PUBACK] == list(range(1, 21))
+    assert (answers[-1].kind, answers[-1].body) == (wire.DISCONNECT, b"\x8b")
+
+
 async def test_stop_while_kafka_is_away_ends_too_and_acknowledges_nothing(fresh_kafka: Kafka) -> None:
     settings = fresh_kafka.settings()
     process = await asyncio.to_thread(start_process, settings)

@@ -51,9 +51,8 @@ class BrokerClient(aiomqtt.Client):
             **address(settings.broker_url),
         )
         self._published = published
-        client: Any = self._client
-        client.manual_ack_set(True)
-        self.reading = Reading(client, self._loop, take, self._fail)
+        # Reading takes publishes before paho sees them; so nobody but us acknowledges them.
+        self.reading = Reading(self._client, self._loop, take, self._fail)
 
     @property
     def lost(self) -> asyncio.Future[None]:
