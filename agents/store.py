@@ -10,6 +10,7 @@ from tpstream.bus import topics
 from tpstream.bus.batch import Batch, kind_of
 from tpstream.bus.envelope import Kind, header, origin_in
 from tpstream.bus.topics import Topic
+from tpstream.observability import metrics
 from tpstream.storage import columns
 
 _BUILDERS: dict[Topic[Any], tuple[str, Callable[..., columns.Columns]]] = {
@@ -37,4 +38,7 @@ async def store(batch: Batch) -> None:
         delivered.append(record.timestamp)
     if messages:
         table, build = _BUILDERS[batch.topic]
-        batch.add(getattr(batch.services.store, table), build(messages, origins, delivered))
+        rows = build(messages, origins, delivered)
+        if batch.topic is topics.uplink_telemetry:
+            metrics.POINTS.labels("store").inc(len(rows[0]))
+        batch.add(getattr(batch.services.store, table), rows)

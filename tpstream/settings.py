@@ -32,7 +32,9 @@ class Settings:
     kafka_port: int = _setting(9092, "Port of the embedded Kafka-protocol broker")
     web_port: int = _setting(6066, "Port of the web console, REST API, /health and /metrics")
     store_port: int = _setting(8123, "Port of the store's ClickHouse HTTP interface")
-    web_hosts: str = _setting("", "Further host:port,… by which the web port may be called; else only loopback and host")
+    web_hosts: str = _setting(
+        "", "Further host:port,… by which the web port may be called; else only loopback and host"
+    )
     bridge_web_port: int = _setting(6067, "Port of the bridge's /health and /metrics")
     worker_web_port: int = _setting(6070, "First port tried by further workers for /health and /metrics")
     data_dir: Path = _setting(Path("var"), "Folder for state, the embedded store and logs")
@@ -66,6 +68,7 @@ class Settings:
     checkpoint_ms: int = _setting(200, "Milliseconds between checkpoints of the role process")
     store_ms: int = _setting(500, "Milliseconds after which the store's batch is written at the latest")
     store_rows: int = _setting(100_000, "Rows at which the store's batch is written at once")
+    fetch_wait_ms: int = _setting(50, "Milliseconds that Kafka may hold a fetch that has nothing to bring")
     lane_records: int = _setting(20_000, "Records buffered per partition before its fetching pauses")
     lane_bytes: int = _setting(8_000_000, "Bytes buffered per partition before its fetching pauses")
     handler_seconds: float = _setting(60.0, "Seconds that one batch may take in a handler")

@@ -70,8 +70,7 @@ class Worker:
         self._stop = asyncio.Event()
         for module in AGENTS[role]:
             importlib.import_module(f"agents.{module}")
-        if settings.app:
-            import_package(settings.app)
+        self.package = import_package(settings.app) if settings.app else None
         self.agents: list[Agent] = [agent for agent in app.agents.values() if agent.role == role]
 
     async def run(self) -> None:
@@ -180,6 +179,9 @@ class Worker:
         self.health.register(self.role, lambda: _condition(runner))
         self.health.number("lag", runner.lag)
         self.health.number("life", lambda: runner.life.hex())
+        package = self.package
+        if package is not None:
+            self.health.number("app", lambda: package.identity)
 
 
 def _condition(runner: Runner) -> Part:
@@ -203,6 +205,8 @@ def _condition(runner: Runner) -> Part:
 def _measure(runner: Runner) -> None:
     for (topic, number), lag in (runner.faust.lag() if runner.assigned else {}).items():
         metrics.LAG.labels(topic, number).set(lag)
+    for agent, count in runner.lane.buffered().items():
+        metrics.BUFFERED.labels(agent).set(count)
     metrics.PRODUCE_BACKLOG.set(runner.producer.unacknowledged)
     metrics.PRODUCE_BACKLOG_BYTES.set(runner.producer.buffered_bytes)
     pending = [p.moved_at for p in runner.lane.progress.values() if p.acknowledged() > p.committed]

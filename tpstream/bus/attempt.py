@@ -86,6 +86,7 @@ async def _try(
             if agent.name not in lane.waiting:
                 log.warning("%s waits: %s", agent.name, error)
             lane.waiting[agent.name] = str(error)
+            metrics.HANDLER_ERRORS.labels(agent.name, "unavailable").inc()
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
         except asyncio.CancelledError:
@@ -93,6 +94,7 @@ async def _try(
             raise
         except Exception as error:
             lane.undo(agent, partition)
+            metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
             return error
         else:
             lane.waiting.pop(agent.name, None)

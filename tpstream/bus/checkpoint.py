@@ -101,7 +101,7 @@ class Checkpoint:
             await self._write_states(prepared)
             self.seconds = time.monotonic() - began
             self.count += 1
-            metrics.CHECKPOINT_SECONDS.labels(self.group).observe(self.seconds)
+            metrics.CHECKPOINT_SECONDS.labels(self.group.removeprefix("tpstream-")).observe(self.seconds)
             await self.lane.made_room()
 
     async def _flush(self, sink: Sink) -> None:

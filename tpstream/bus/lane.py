@@ -103,6 +103,13 @@ class Lane:
         """The topics that this lane takes."""
         return frozenset(self._by_topic)
 
+    def buffered(self) -> dict[str, int]:
+        """Records that wait for each agent."""
+        waiting = dict.fromkeys((agent.name for agent in self.agents), 0)
+        for (name, _), lists in self._waiting_lists.items():
+            waiting[name] += sum(len(records) for _, records in lists)
+        return waiting
+
     # Assignment
 
     def assign(self, places: Iterable[Place], life: Life) -> None:
@@ -227,6 +234,8 @@ class Lane:
             sink, rows, positions = batch.rows[0]
             sink.add(rows, positions)
             batch.rows.pop(0)
+            if sink.pending >= self.services.settings.store_rows:
+                self.full.set()
         for table in agent.tables:
             table.at(batch.partition).accept()
         self._done(agent, batch)
@@ -284,6 +293,11 @@ class TopicSink:
         add = self.producer.add
         for row in rows:
             add(row.topic, row.partition, row.key, row.value, row.headers, row.timestamp)
+
+    @property
+    def pending(self) -> int:
+        """Records that Kafka has not acknowledged."""
+        return int(self.producer.unacknowledged)
 
     async def flush(self) -> None:
         """Return when Kafka has acknowledged what was added."""

@@ -13,6 +13,11 @@ class Sink(Protocol):
 
     name: str
 
+    @property
+    def pending(self) -> int:
+        """Rows in memory: added and not yet durable. At TPSTREAM_STORE_ROWS a checkpoint comes at once."""
+        ...
+
     def add(self, rows: Any, positions: Sequence[Position]) -> None:
         """Take rows into memory. Raises Full at the bound; then nothing was taken."""
 

@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 
 from tpstream.bus.position import Position
 from tpstream.errors import Full, Rejected, Unavailable
+from tpstream.observability import metrics
 from tpstream.settings import Settings
 from tpstream.storage import tables
 from tpstream.storage.client import connect, reason, wait_for
@@ -91,6 +92,7 @@ class TableSink:
             self._doubtful = ()
             self._held -= count
             self.written += count - len(bad)
+            metrics.ROWS.labels(self.name).inc(count - len(bad))
             refused += bad
 
     async def _take(self, columns: Sequence[list[Any]], refused: list[dict[str, Any]]) -> None:
