@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ arguments.add_argument("name")
 arguments.add_argument("port", type=int)
 arguments.add_argument("events", type=Path)
 arguments.add_argument("--announce", type=Path)
+arguments.add_argument("--listen", type=int, help="one more port that takes connections")
 arguments.add_argument("--lag", type=int, default=0, help="falls by one with each question")
 arguments.add_argument("--stop", type=float, default=0.0, help="seconds that SIGTERM takes")
 arguments.add_argument("--die", type=float, help="seconds until exit code 3")
@@ -69,6 +71,8 @@ if given.wrong:
     print("a setting is wrong")
     sys.exit(2)
 server = ThreadingHTTPServer(("127.0.0.1", given.port), Answer)
+if given.listen:
+    also = socket.create_server(("127.0.0.1", given.listen))
 if given.grandchild:
     event(f"grandchild {subprocess.Popen(['sleep', '600']).pid}")
 if given.announce:

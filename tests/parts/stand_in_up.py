@@ -28,8 +28,9 @@ def main(events: str, options: dict[str, str]) -> int:
 
     def stood_in(name: str) -> list[str]:
         announce = ["--announce", str(settings.data_dir)] if name == parts.WORKER_STORE else []
+        listen = ["--listen", str(settings.mqtt_port)] if name == parts.BRIDGE else []
         more = shlex.split(options.get(name, ""))
-        return [sys.executable, str(stand_in), name, str(ports.get(name, 0)), events, *announce, *more]
+        return [sys.executable, "-P", str(stand_in), name, str(ports.get(name, 0)), events, *announce, *listen, *more]
 
     wanted = {
         name: part if name == parts.KAFKA or options.get(name) == "real" else replace(part, command=stood_in(name))

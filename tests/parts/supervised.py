@@ -31,7 +31,7 @@ class Up:
         environ |= {"TPSTREAM_DATA_DIR": str(self.data)}
         self.environ = environ | {f"TPSTREAM_{name.upper()}": str(value) for name, value in settings.items()}
         self.process = subprocess.Popen(
-            [sys.executable, stand_in_up.__file__, str(self._events), *options],
+            [sys.executable, "-P", stand_in_up.__file__, str(self._events), *options],
             env={**os.environ, **self.environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -77,8 +77,8 @@ class Up:
                     dead = not alive(int(entry.name))
                 except OSError:
                     continue
-                if str(self._events) in words and "stand_in.py" in words[1] and not dead:
-                    running[words[2]] = int(entry.name)
+                if str(self._events) in words and any(word.endswith("stand_in.py") for word in words) and not dead:
+                    running[words[words.index(str(self._events)) - 2]] = int(entry.name)
                 elif f"tcp://127.0.0.1:{self.environ['TPSTREAM_KAFKA_PORT']}" in words and not dead:
                     running["kafka"] = int(entry.name)
         return running

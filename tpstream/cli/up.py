@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -50,11 +51,14 @@ def up(context: click.Context, simulate: bool, app: Path | None, data_dir: Path 
     settings = replace(settings, data_dir=settings.data_dir.absolute(), app=_application(settings, simulate))
     from tpstream.embedded.parts import parts
 
-    return run(settings, parts(settings, simulate=simulate))
+    return run(settings, parts(settings, simulate=simulate), config)
 
 
-def run(settings: Settings, wanted: dict[str, Part]) -> int:
-    """Hold the data directory and its ports, and supervise until told to stop; the exit code."""
+def run(settings: Settings, wanted: dict[str, Part], config: Path | None = None) -> int:
+    """Hold the data directory and its ports, and supervise until told to stop; the exit code.
+
+    `config` is the file that the settings are from, to show it in the commands to try.
+    """
     from tpstream.embedded import parts, ports, summary
     from tpstream.embedded.lock import Lock
     from tpstream.embedded.part import PartFailed
@@ -65,7 +69,8 @@ def run(settings: Settings, wanted: dict[str, Part]) -> int:
 
     def started() -> None:
         click.secho(f"\ntpstream is ready ({time.monotonic() - began:.1f} s)", bold=True)
-        click.echo(summary.summary(settings, names, program=summary.program(), publisher=summary.publisher()))
+        program = summary.program() + (f" --config {shlex.quote(str(config))}" if config else "")
+        click.echo(summary.summary(settings, names, program=program, publisher=summary.publisher()))
 
     async def supervise() -> int:
         return await Supervisor(settings, wanted, say, started=started).run()

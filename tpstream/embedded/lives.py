@@ -17,9 +17,11 @@ POLL = 0.1
 """Seconds between questions for a worker's lag."""
 
 LOST_SECONDS = 2.0
-"""Workers without a broker have nothing to finish: they continue from their last checkpoint."""
+"""Workers whose broker died may store what they have fetched, but cannot commit: they are killed then,
+and continue from their last checkpoint."""
 
 HOLD_SECONDS = 10.0
+RELEASE_SECONDS = 2.0
 DRAIN_SECONDS = 30.0
 MOST = 2.0
 """At this multiple of TPSTREAM_KAFKA_MEMORY_MB devices are held back until the store has caught up."""
@@ -51,7 +53,7 @@ class Lives:
         count = await self._keeper.put_back()
         self._keeper.follow()
         if count:
-            self._say("configuration", f"{count} records put back")
+            self._say("configuration", f"{count} record{'s' * (count > 1)} put back")
         if self._bridge is not None:
             self._bridge.signal(signal.SIGCONT)
         for worker in self._resume:
@@ -61,7 +63,7 @@ class Lives:
     async def lost(self) -> None:
         """The broker has died, and its memory with it."""
         self._say(parts.KAFKA, "its memory is lost: what was acknowledged and not stored yet is gone")
-        await self._stop_workers(LOST_SECONDS)
+        await self._stop_workers(LOST_SECONDS, expected=False)
         await self._keeper.leave()
 
     async def renew(self) -> bool:
@@ -71,7 +73,7 @@ class Lives:
         bridge = f"http://{self._settings.host}:{self._settings.bridge_web_port}"
         if not await ask.post(f"{bridge}/hold", HOLD_SECONDS):
             self._say(parts.KAFKA, "a new life was put off, as the bridge does not hold; trying again")
-            await ask.post(f"{bridge}/release", HOLD_SECONDS)
+            await ask.post(f"{bridge}/release", RELEASE_SECONDS)
             return False
         try:
             patient = used < MOST * self._settings.kafka_memory_mb * 1_000_000
@@ -84,7 +86,7 @@ class Lives:
             await self._kafka.start()
             await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
         finally:
-            await ask.post(f"{bridge}/release", HOLD_SECONDS)
+            await ask.post(f"{bridge}/release", RELEASE_SECONDS)
         self._say(
             parts.KAFKA,
             f"had grown to {used // 1_000_000} MB: began a new life in {time.monotonic() - began:.1f} s, nothing lost",
@@ -102,9 +104,9 @@ class Lives:
             pass
         return True
 
-    async def _stop_workers(self, seconds: float) -> None:
+    async def _stop_workers(self, seconds: float, *, expected: bool = True) -> None:
         self._resume = [worker for worker in self._workers if worker.wanted] or self._resume
-        await asyncio.gather(*(worker.stop(seconds) for worker in self._workers))
+        await asyncio.gather(*(worker.stop(seconds, expected=expected) for worker in self._workers))
 
     async def _hold_still(self) -> None:
         if self._bridge is not None:

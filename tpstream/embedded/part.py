@@ -30,6 +30,7 @@ class Part:
     ready: Ready = at_once
     lag: Lag | None = None
     share: float = 1.0
+    stop_signal: signal.Signals = signal.SIGTERM
     where: str = ""
     """For people: its address."""
 

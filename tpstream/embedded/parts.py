@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from contextlib import suppress
 
@@ -40,13 +41,14 @@ def parts(settings: Settings, *, simulate: bool) -> dict[str, Part]:
             command=broker.command(host, settings.kafka_port),
             ready=_listens(host, settings.kafka_port),
             share=0.5,
+            stop_signal=signal.SIGKILL,  # it has nothing to save, and waits for clients that are connected
             where=f"{host}:{settings.kafka_port}",
         ),
         Part(
             name=BRIDGE,
             command=(*tpstream, "bridge"),
             environ=environ,
-            ready=_answers(f"{bridge}/health"),
+            ready=_bridge(f"{bridge}/health", settings),
             share=2.0,
             where=f"mqtt://{host}:{settings.mqtt_port}",
         ),
@@ -95,6 +97,16 @@ def _answers(url: str) -> Ready:
 
     async def ready(pid: int) -> bool:
         return await ask.status(url) is not None
+
+    return ready
+
+
+def _bridge(url: str, settings: Settings) -> Ready:
+    """Devices can connect, too, where they connect to the bridge itself."""
+    answers, listens = _answers(url), _listens(settings.host, settings.mqtt_port)
+
+    async def ready(pid: int) -> bool:
+        return await answers(pid) and (settings.bridge_way != "endpoint" or await listens(pid))
 
     return ready
 

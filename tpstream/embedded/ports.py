@@ -62,8 +62,8 @@ def _by(who: tuple[int, str] | None) -> str:
 
 
 def holder(port: int) -> tuple[int, str] | None:
-    """The process that listens on a port, as (pid, name), where the kernel lets us see it."""
-    wanted = {f"socket:[{inode}]" for inode in _listening(port)}
+    """The process that has a port, as (pid, name), where the kernel lets us see it."""
+    wanted = {f"socket:[{inode}]" for inode in _inodes(port)}
     if not wanted:
         return None
     for entry in Path("/proc").iterdir():
@@ -85,13 +85,17 @@ def _name(entry: Path) -> str:
     return " ".join([name, *map(os.path.basename, words[1:4])]) if name.startswith("python") else name
 
 
-def _listening(port: int) -> set[str]:
-    """The inodes of the sockets that listen on a port, from the kernel's table."""
-    found = set()
+def _inodes(port: int) -> set[str]:
+    """The sockets on a local port, from the kernel's table: who listens, else who else has it.
+
+    The second are clients: a port above 32767 may serve as the near end of any connection.
+    """
+    listening: set[str] = set()
+    others: set[str] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError):
             for line in Path(table).read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
-                    found.add(fields[9])
-    return found
+                if int(fields[1].rsplit(":", 1)[1], 16) == port:
+                    (listening if fields[3] == _LISTEN else others).add(fields[9])
+    return listening or others - {"0"}

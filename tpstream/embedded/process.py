@@ -64,9 +64,9 @@ class Process:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    async def stop(self, seconds: float) -> bool:
+    async def stop(self, seconds: float, number: Signals = SIGTERM) -> bool:
         """Ask it to end (also when it is paused) and kill it after `seconds`; False: had to be killed."""
-        self.signal(SIGTERM)
+        self.signal(number)
         self.signal(SIGCONT)
         try:
             await asyncio.wait_for(self.wait(), seconds)

@@ -64,20 +64,22 @@ class Supervisor:
             self._keeper = Keeper(kept, settings.bootstrap)
             self._lives = Lives(settings, self.watches, self._keeper, say)
 
-    def request_stop(self) -> None:
+    def request_stop(self, signal_name: str) -> None:
         """Stop in order; asked a second time, kill everything."""
         if self._stop.is_set():
-            self._say("up", "killing everything")
+            self._say("up", f"{signal_name} again: killing everything")
             for watch in self.watches.values():
                 if watch.process is not None:
                     watch.process.kill()
+        else:
+            self._say("up", f"{signal_name}: stopping in order; once more kills")
         self._stop.set()
 
     async def run(self) -> int:
         """0 after an orderly stop. Raises PartFailed, TpstreamError; everything is stopped then, too."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self.request_stop)
+            loop.add_signal_handler(number, self.request_stop, number.name)
         work = asyncio.create_task(self._work(), name="supervise")
         stop = asyncio.create_task(self._stop.wait())
         watched: set[asyncio.Future[Any]] = {work, stop, self._failure}
@@ -112,12 +114,16 @@ class Supervisor:
                     put_off_until = time.monotonic() + RENEW_AGAIN
 
     async def _start(self) -> None:
-        await self._ready(parts.STORE, parts.KAFKA)
+        store = asyncio.create_task(self._ready(parts.STORE))
+        await self._ready(parts.KAFKA)
         if self._lives is None:
             await provision(self.settings)
+        # The workers take longest, and follow what is applied while they start.
+        workers = asyncio.create_task(self._ready(parts.WORKER, parts.WORKER_STORE))
         if self.settings.app:
             await self._apply(self.settings.app)
-        await self._ready(parts.BRIDGE, parts.WORKER, parts.WORKER_STORE)
+        await self._ready(parts.BRIDGE)
+        await asyncio.gather(store, workers)
         await self._ready(parts.SIMULATOR)
         if parts.WORKER in self.watches:
             await self._well()
@@ -181,8 +187,6 @@ class Supervisor:
         order = [self.watches[name] for name in parts.STOP_ORDER if name in self.watches]
         for watch in order:
             watch.wanted = False
-        if any(watch.process is not None for watch in order):
-            self._say("up", "stopping in order; Ctrl+C again kills")
         kafka = self.watches.get(parts.KAFKA)
         for n, watch in enumerate(order):
             remaining = began + self.settings.stop_seconds - time.monotonic()

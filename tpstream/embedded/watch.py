@@ -69,10 +69,10 @@ class Watch:
         self.begin()
         await self.ready.wait()
 
-    async def stop(self, seconds: float) -> None:
-        """End it in order within `seconds`, else by force; then it is no longer wanted."""
+    async def stop(self, seconds: float, *, expected: bool = True) -> None:
+        """End it in order within `seconds`, else by force, said where an orderly end was `expected`."""
         self.wanted = False
-        if self.process is not None and not await self.process.stop(seconds):
+        if self.process is not None and not await self.process.stop(seconds, self.part.stop_signal) and expected:
             self._say(self.part.name, f"had not stopped after {seconds:.1f} s and was killed")
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
@@ -139,5 +139,6 @@ class Watch:
             await asyncio.sleep(0.05)
         await self.after_ready()
         self._was_ready = True
-        self._say(self.part.name, f"ready ({self._clock() - began:.1f} s)")
+        if self.wanted:
+            self._say(self.part.name, f"ready ({self._clock() - began:.1f} s)")
         self.ready.set()

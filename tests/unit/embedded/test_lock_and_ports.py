@@ -95,3 +95,10 @@ def test_a_log_is_bounded_while_it_is_written_to(tmp_path: Path) -> None:
 
 def test_no_log_has_no_tail(tmp_path: Path) -> None:
     assert LogFile(tmp_path / "none.log").tail() == []
+
+
+def test_a_port_that_a_client_has_names_the_client(listener: int) -> None:
+    with socket.create_connection(("127.0.0.1", listener)) as client:
+        port = client.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf"port {port} .*pid {os.getpid()}"):
+            ports.check("127.0.0.1", {"TPSTREAM_WEB_PORT": port})
