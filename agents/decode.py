@@ -94,7 +94,8 @@ class _Decoder:
                 self._configure(record)
             return tp
         device = (record.key or b"").decode(errors="replace")
-        named = address((header(record.headers, "topic") or b"").decode(errors="replace"))
+        topic = (header(record.headers, "topic") or b"").decode(errors="replace")
+        named = address(topic)
         if named is None:
             return Problem("topic", "no dialect knows this topic")
         if named.device != device:
@@ -109,7 +110,6 @@ class _Decoder:
             script = self.catalog.profile_of(device, self.release).scripts.get("A")
             if script is not None:
                 call = len(self.calls)
-                topic = (header(record.headers, "topic") or b"").decode(errors="replace")
                 self.calls.append(Call(script.id, script.source, "decode", record.value, topic))
         return Work(record, named, call)
 
