@@ -130,6 +130,8 @@ class Bridge:
         self.way.hold()
         if self._started:
             await self.producer.flush()
+        if not self._holding:  # Kafka took so long that whoever asked has released again
+            return
         self.intake.hold()
         if self._started:
             await self.producer.flush()

@@ -232,6 +232,28 @@ async def test_hold_new_life_release(fresh_kafka: Kafka) -> None:
         guest.close()
 
 
+async def test_a_hold_that_was_given_up_holds_nothing_later(fresh_kafka: Kafka) -> None:
+    settings = fresh_kafka.settings()
+    async with running(settings) as bridge:
+        device = await wire.Socket.open(settings.mqtt_port, wire.connect("c", "patience"))
+        await device.answer()
+        await bridge.producer.flush()
+        await pause(fresh_kafka)
+        device.send(wire.publish("devices/patience/telemetry", b"1", packet_id=1))
+        assert await device.silent()
+        holding = asyncio.create_task(bridge.hold())
+        await asyncio.sleep(0.1)
+        await bridge.release()
+        fresh_kafka.go_on()
+        await holding
+        assert (await device.answer(15)).kind == wire.PUBACK
+        device.close()
+        await asyncio.sleep(0.3)
+        await bridge.producer.flush()
+        records = await raw_records(settings, "patience")
+    assert [one.kind for one in records] == [Kind.CONNECTED, Kind.PUBLISH, Kind.DISCONNECTED]
+
+
 async def test_a_restart_of_kafka_without_notice(fresh_kafka: Kafka) -> None:
     """Publishes go on, and downlinks of the new life arrive from its beginning."""
     settings = fresh_kafka.settings()
