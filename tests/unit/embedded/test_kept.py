@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpstream.embedded.kept import KEPT, Kept
@@ -21,6 +21,7 @@ def reloaded(kept: Kept) -> Kept:
     return other
 
 
+@settings(max_examples=25, deadline=None)  # each writes files through to the disk
 @given(steps)
 def test_the_newest_record_of_each_key_comes_back(
     tmp_path_factory: pytest.TempPathFactory, taken: list[tuple[str, bytes, bytes | None]]
