@@ -38,45 +38,51 @@ class Process:
         self.sandboxes: OrderedDict[str, Sandbox] = OrderedDict()
         self.done: Reply = []
         self.calls = 0
-        """Calls begun; odd numbers of `turn` mean that one is running."""
+        """Calls begun."""
         self.running = False
+        """Whether the last of them may still run."""
+        self._writing = threading.Lock()
 
     def run(self, request: Request) -> None:
         """Answer a request, in one or more replies."""
         self.sources.update(request.sources)
-        flushed = time.monotonic()
+        clock = time.monotonic
+        flushed = clock()
+        of, sandbox = "", None
         for script, entry, msg, topic in request.calls:
-            answer = self._call(script, entry, msg, topic)
+            if sandbox is None or script != of:
+                of, sandbox = script, self._sandbox(script)
+            self.calls += 1
+            self.running = True
+            answer = sandbox.call(entry, msg, topic)
             self.done.append(answer)
             if answer[0] >= Status.CPU:
                 self.sandboxes.pop(script, None)
                 break
-            if request.one_by_one or time.monotonic() - flushed > _FLUSH:
+            if request.one_by_one or clock() - flushed > _FLUSH:
                 self.flush()
-                flushed = time.monotonic()
+                flushed = clock()
         self.flush()
 
     def flush(self) -> None:
         """Answer what is done."""
-        done, self.done = self.done, []
-        if done:
-            _write(self.out, frame(done))
+        self.running = False
+        with self._writing:
+            done, self.done = self.done, []
+            if done:
+                _write(self.out, frame(done))
 
-    def _call(self, script: str, entry: bytes, msg: bytes, topic: bytes) -> tuple[int, bytes]:
+    def _sandbox(self, script: str) -> Sandbox | Broken:
         sandbox = self.sandboxes.get(script)
         if sandbox is None:
             try:
                 sandbox = Sandbox(self.sources[script], self.budget)
             except ConfigurationError as error:
-                return Status.ERROR, str(error).encode()
+                return Broken(str(error))
             self.sandboxes[script] = sandbox
             if len(self.sandboxes) > MAX_SANDBOXES:
                 self.sandboxes.popitem(last=False)
-        self.calls += 1
-        self.running = True
-        answer = sandbox.call(entry, msg, topic)
-        self.running = False
-        return answer
+        return sandbox
 
     def watch(self) -> None:
         """End the process when one call takes too long; runs in a thread of its own."""
@@ -90,8 +96,21 @@ class Process:
             if now - since < self.wall - 2 * _POLL:
                 continue
             if time.process_time() - cpu > self.cpu or now - since > _STARVED * self.wall:
-                _write(self.out, frame([*self.done, (Status.STUCK, b"")]))
-                os._exit(3)
+                with self._writing:  # what the main thread might still answer would be told twice
+                    if self.running and self.calls == seen:
+                        _write(self.out, frame([*self.done, (Status.STUCK, b"")]))
+                        os._exit(3)
+
+
+class Broken:
+    """In the place of the sandbox of a script that does not compile."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why.encode()
+
+    def call(self, entry: bytes, msg: bytes, topic: bytes) -> tuple[int, bytes]:
+        """Say why."""
+        return Status.ERROR, self.why
 
 
 def _write(out: int, data: bytes) -> None:
