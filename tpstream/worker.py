@@ -88,7 +88,7 @@ class Worker:
         tables = {table.name: table for agent in self.agents for table in agent.tables}
         changelogs = [changelog_of(group, table) for table in tables.values()]
         await self._unless_stopped(provision(settings, changelogs=changelogs))
-        producer = Producer(settings.bootstrap, settings.partitions, client_id=group)
+        producer = Producer(settings.bootstrap, settings.partitions, client_id=group, linger_ms=settings.linger_ms)
         await self._unless_stopped(producer.start())
         stack.push_async_callback(producer.stop)
         catalog = Catalog(settings)
