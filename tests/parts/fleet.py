@@ -30,23 +30,41 @@ class Ledger:
         }
 
 
-def stored_ids(platform: Platform) -> Counter[int]:
-    """How often the store shows each id."""
+def stored_ids(platform: Platform, prefix: str = "ledger") -> Counter[int]:
+    """How often the store shows each id, of a fleet's devices."""
     return Counter(
         {
             int(n): int(c)
-            for n, c in platform.rows("SELECT number, count() FROM telemetry WHERE key = 'id' GROUP BY number")
+            for n, c in platform.rows(
+                "SELECT number, count() FROM telemetry"
+                f" WHERE key = 'id' AND startsWith(device, '{prefix}-') GROUP BY number"
+            )
         }
     )
 
 
 class Fleet:
-    """Paho clients, each a device that publishes its share of numbered messages at QoS 1."""
+    """Paho clients, each a device that publishes its share of numbered messages at QoS 1.
 
-    def __init__(self, platform: Platform, devices: int, each: int, *, protocol: int, pause: float = 0.0) -> None:
+    `prefix`, a dash and a number is a device's number; `port` is where they connect to, if not to the platform.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        devices: int,
+        each: int,
+        *,
+        protocol: int,
+        pause: float = 0.0,
+        prefix: str = "ledger",
+        port: int | None = None,
+    ) -> None:
         self.ledger = Ledger()
-        self._platform = platform
+        self.prefix = prefix
+        self._host, self._port = platform.settings.host, port or platform.settings.mqtt_port
         self._pause = pause
+        self._enough = threading.Event()
         self._threads = [
             threading.Thread(target=self._device, args=(n, range(n * each, (n + 1) * each), protocol), daemon=True)
             for n in range(devices)
@@ -57,6 +75,10 @@ class Fleet:
         for thread in self._threads:
             thread.start()
 
+    def enough(self) -> None:
+        """Let each device stop after the message in hand."""
+        self._enough.set()
+
     def join(self, patience: float = 120.0) -> None:
         """Wait until every device has its acknowledgements."""
         end = time.monotonic() + patience
@@ -65,7 +87,7 @@ class Fleet:
             assert not thread.is_alive(), f"{thread.name}: not everything was acknowledged in {patience} s"
 
     def _device(self, number: int, ids: range, protocol: int) -> None:
-        device = f"ledger-{number}"
+        device = f"{self.prefix}-{number}"
         mids: dict[int, int] = {}
         early: set[int] = set()
         done = threading.Event()
@@ -83,7 +105,7 @@ class Fleet:
         client.on_publish = acknowledged
         client.max_inflight_messages_set(20)
         client.reconnect_delay_set(1, 2)
-        client.connect_async(self._platform.settings.host, self._platform.settings.mqtt_port)
+        client.connect_async(self._host, self._port)
         client.loop_start()
         for identity in ids:
             payload = json.dumps({"id": identity, "temperature": 20.5, "on": True})
@@ -97,8 +119,8 @@ class Fleet:
                 if info.mid in early:
                     early.discard(info.mid)
                     self.ledger.acknowledged.add(mids.pop(info.mid))
-            if self._pause:
-                time.sleep(self._pause)
+            if self._enough.wait(self._pause) if self._pause else self._enough.is_set():
+                break
         while True:
             with self.ledger.lock:
                 if not mids:
@@ -106,3 +128,10 @@ class Fleet:
             done.wait(0.2)
         client.disconnect()
         client.loop_stop()
+
+
+def whole(platform: Platform, fleet: Fleet, patience: float = 30.0) -> None:
+    """Wait until all that was acknowledged is stored; assert that each is there once, and nothing else."""
+    wanted = fleet.ledger.acknowledged
+    platform.wait(lambda: len(stored_ids(platform, fleet.prefix)) >= len(wanted), patience)
+    assert fleet.ledger.compare(stored_ids(platform, fleet.prefix)) == {"lost": 0, "duplicated": 0, "foreign": 0}

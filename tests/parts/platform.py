@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import clickhouse_connect
 import psutil
 import pytest
+from aiokafka import TopicPartition
 from parts.kafka import free_port
 
+from tpstream.bus.batch import kind_of
+from tpstream.bus.envelope import Kind
+from tpstream.bus.reader import read_to_end
+from tpstream.bus.topics import Topic
 from tpstream.embedded.child import die_with_parent
 from tpstream.settings import Settings
 
@@ -27,6 +36,10 @@ PARTS = {
     "kafka": "tansu",
 }
 """What the command line of each part has in it."""
+
+GREENHOUSE = Path(__file__).resolve().parents[2] / "examples" / "greenhouse"
+
+V = TypeVar("V")
 
 
 class Platform:
@@ -97,6 +110,63 @@ class Platform:
         except Exception:
             return []
 
+    def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """A request to the web port; status and JSON answer."""
+        url = f"http://{self.settings.host}:{self.settings.web_port}{path}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=15) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def command(self, device: str, method: str, **body: Any) -> str:
+        """Send a device a command over REST; its id."""
+        status, answer = self.api("POST", f"/api/v1/devices/{device}/commands", {"method": method, **body})
+        assert status == 202, answer
+        return str(answer["id"])
+
+    def ended(self, id: str, patience: float = 15.0) -> dict[str, Any]:
+        """A command once it has ended, as REST shows it."""
+        found: list[dict[str, Any]] = []
+
+        def over() -> bool:
+            status, answer = self.api("GET", f"/api/v1/commands/{id}")
+            if status == 200 and answer["state"] not in ("QUEUED", "ENCODED", "SENT", "DELIVERED"):
+                found.append(answer)
+            return bool(found)
+
+        self.wait(over, patience)
+        return found[0]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `tpstream` command line with this platform's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "tpstream", *arguments],
+            env={**os.environ, **self.settings.environ()},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def records(self, topic: Topic[V]) -> list[V]:
+        """All that is in a topic, decoded; configuration and ticks are passed over."""
+        return asyncio.run(self._records(topic))
+
+    async def _records(self, topic: Topic[V]) -> list[V]:
+        places = {
+            TopicPartition(topic.name, number): 0
+            for number in range(self.settings.partitions if topic.by_device else 1)
+        }
+        return [
+            topic.decode(record.value)
+            async for _, some in read_to_end(self.settings.bootstrap, places)
+            for record in some
+            if record.value and kind_of(record) is Kind.PUBLISH
+        ]
+
     def wait(self, condition: Callable[[], Any], patience: float = 30.0) -> None:
         """Until the condition holds; fails with the output and the last lines of each log."""
         end = time.monotonic() + patience
@@ -121,4 +191,16 @@ def platform(tmp_path: Path) -> Iterator[Callable[..., Platform]]:
 
     yield make
     for one in made:
+        one.kill()
+
+
+@pytest.fixture(scope="module")
+def greenhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One platform with the example's application for all tests of a file; use device numbers of your own."""
+    one = Platform(tmp_path_factory.mktemp("greenhouse"), "--app", str(GREENHOUSE))
+    try:
+        one.start()
+        yield one
+        assert one.stop() == 0
+    finally:
         one.kill()
