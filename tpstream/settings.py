@@ -68,8 +68,10 @@ class Settings:
     checkpoint_ms: int = _setting(200, "Milliseconds between checkpoints of the role process")
     store_ms: int = _setting(500, "Milliseconds after which the store's batch is written at the latest")
     store_rows: int = _setting(100_000, "Rows at which the store's batch is written at once")
-    fetch_wait_ms: int = _setting(50, "Milliseconds that Kafka may hold a fetch that has nothing to bring")
-    linger_ms: int = _setting(10, "Milliseconds that a worker collects records before it fetches or produces again")
+    fetch_wait_ms: int = _setting(200, "Milliseconds that Kafka may hold a fetch that has nothing to bring")
+    linger_ms: int = _setting(
+        20, "Milliseconds at least between two requests of one process to Kafka while records flow"
+    )
     lane_records: int = _setting(20_000, "Records buffered per partition before its fetching pauses")
     lane_bytes: int = _setting(8_000_000, "Bytes buffered per partition before its fetching pauses")
     handler_seconds: float = _setting(60.0, "Seconds that one batch may take in a handler")

@@ -30,9 +30,6 @@ STOP_FLUSH_SECONDS = 2.5
 NOTES_FLUSH_SECONDS = 0.5
 """Seconds for it to acknowledge that the devices are gone."""
 
-LINGER_MS = 5.0
-"""Batches leave for Kafka at most that often: see docs/bridge.md for what that saves."""
-
 _WAYS = {"endpoint": WayIn.ENDPOINT, "broker": WayIn.BROKER}
 
 
@@ -95,7 +92,7 @@ class Bridge:
             settings.partitions,
             delivered=self.intake.delivered,
             client_id="tpstream-bridge",
-            linger_ms=LINGER_MS,
+            linger_ms=settings.linger_ms,
             max_request=max(20_000_000, settings.max_payload + 1_000_000),
         )
         self.intake.producer = self.producer

@@ -79,6 +79,7 @@ class Producer:
         self._batch_bytes = batch_bytes
         self._linger = linger_ms / 1000
         self._departure: asyncio.Event | None = None
+        self._left_at = 0.0
         self._kafka: aiokafka.AIOKafkaProducer | None = None
         self._places: dict[tuple[str, int], _Place] = {}
 
@@ -176,14 +177,19 @@ class Producer:
             place.drain = None
 
     async def _depart(self) -> None:
-        """Wait for the next time that batches leave. A batch costs as much as dozens of records (measured)."""
+        """Wait for the next time that batches leave. A batch costs as much as dozens of records (measured).
+
+        After a silence they leave at once: only a stream of records is held up, to travel together.
+        """
         departure = self._departure
         if departure is None:
             departure = self._departure = asyncio.Event()
-            asyncio.get_running_loop().call_later(self._linger, self._leave)
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(loop.time(), self._left_at + self._linger), self._leave)
         await departure.wait()
 
     def _leave(self) -> None:
+        self._left_at = asyncio.get_running_loop().time()
         departure, self._departure = self._departure, None
         if departure is not None:
             departure.set()

@@ -20,6 +20,7 @@ from tpstream.bus.producer import Producer
 from tpstream.bus.provision import read_life
 from tpstream.bus.recovery import recover
 from tpstream.bus.sink import Sink
+from tpstream.bus.state import pin_partitions
 from tpstream.errors import TpstreamError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -67,9 +68,12 @@ class Runner:
         self.faust.subscribe_lane(self.lane)
         self.faust.when_assigned, self.faust.when_revoked = self._on_assigned, self._on_revoked
         self._interval = interval
+        self._directory = self.settings.data_dir / "state" / group
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises TpstreamError where Faust gives up or the topics have a new life."""
+        if self.checkpoint.tables:
+            pin_partitions(self._directory, self.settings.partitions)
         checkpoints = asyncio.create_task(self.checkpoint.run(self._interval))
         starting = asyncio.create_task(self.faust.start())
         watching = [
@@ -105,7 +109,7 @@ class Runner:
             self.checkpoint.states = await recover(
                 self.settings.bootstrap,
                 self.group,
-                self.settings.data_dir / "state" / self.group,
+                self._directory,
                 self.life,
                 self.checkpoint.tables,
                 numbers,

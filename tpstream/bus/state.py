@@ -13,10 +13,27 @@ import msgspec
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
 from tpstream.bus.position import NO_LIFE, Life
-from tpstream.errors import TpstreamError, Unavailable
+from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
 _META = b"\x00meta"
 FORMAT = 1
+
+
+def pin_partitions(directory: Path, partitions: int) -> None:
+    """Record with how many partitions this state is kept; ConfigurationError if it was another number.
+
+    A device's values are in the partition of its key: with another number they would not be found.
+    """
+    pin = directory / "partitions"
+    directory.mkdir(parents=True, exist_ok=True)
+    known = pin.read_text().strip() if pin.exists() else ""
+    if known and known != str(partitions):
+        raise ConfigurationError(
+            f"state {directory} was kept with {known} partitions, not {partitions}; set TPSTREAM_PARTITIONS={known}, "
+            f"or move the folder away to begin without open windows, alarms and commands"
+        )
+    if not known:
+        pin.write_text(f"{partitions}\n")
 
 
 class Meta(msgspec.Struct, array_like=True):

@@ -21,6 +21,8 @@ DEFAULTS: dict[str, Any] = {
     "session_timeout": 3.0,  # the embedded broker holds a join for half of it
     "trusted_identity": "login,topic",
     "register_on_first_sight": True,
+    # The embedded broker's fetches cost more with each batch it holds (docs/decisions/0005): fewer, larger ones.
+    "partitions": 2,
 }
 """What `up` sets otherwise than a production bridge or worker, unless the user has set it."""
 

@@ -1,0 +1,41 @@
+"""A partition's state on disk: what is written is there again, with how far the changelogs were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tpstream.bus.position import Life
+from tpstream.bus.state import PartitionState, pin_partitions
+from tpstream.errors import ConfigurationError, TpstreamError
+
+LIFE, NEXT = Life(bytes([1] * 16)), Life(bytes([2] * 16))
+
+
+def test_values_and_offsets_come_back_together(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    state.write(LIFE, {"a": {"k": b"1", "l": b"2"}, "ab": {"k": b"3"}}, {"a": 5, "ab": 1})
+    state.write(LIFE, {"a": {"l": None}}, {"a": 7})
+    state.close()
+    again = PartitionState(tmp_path / "0")
+    assert dict(again.values("a")) == {"k": b"1"}
+    assert dict(again.values("ab")) == {"k": b"3"}
+    assert (again.life, again.meta.offsets) == (LIFE, {"a": 7, "ab": 1})
+    again.write(NEXT, {"a": {"m": b"4"}}, {"a": 1})
+    assert again.meta.offsets == {"a": 1}, "offsets of an earlier life mean nothing"
+    again.close()
+
+
+def test_a_folder_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    with pytest.raises(TpstreamError, match="another worker"):
+        PartitionState(tmp_path / "0")
+    state.close()
+
+
+def test_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
+    pin_partitions(tmp_path / "s", 2)
+    pin_partitions(tmp_path / "s", 2)
+    with pytest.raises(ConfigurationError, match="TPSTREAM_PARTITIONS=2"):
+        pin_partitions(tmp_path / "s", 8)
