@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tables.status import PARTITION, Status, device_status_table
-from tpstream.app import app
+from tpstream.app import Services, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record
 from tpstream.bus.envelope import Kind, RawHeader, Refusal, WayIn, header
@@ -53,7 +53,8 @@ async def decode(batch: Batch) -> None:
     """First what needs scripts is gathered and run at once; then all is sent, in the records' order."""
     decoder = _Decoder(batch)
     steps = [decoder.prepare(record) for record in batch]
-    outcomes = await batch.services.scripts.run(decoder.calls) if decoder.calls else []
+    services: Services = batch.services
+    outcomes = await services.scripts.run(decoder.calls) if decoder.calls else []
     for step, record in zip(steps, batch, strict=True):
         if isinstance(step, Work):
             decoder.publish(step, None if step.call is None else outcomes[step.call])
@@ -68,10 +69,11 @@ class _Decoder:
     """One batch's work, in two passes."""
 
     def __init__(self, batch: Batch) -> None:
-        settings = batch.services.settings
+        services: Services = batch.services
+        settings = services.settings
         self.batch = batch
         self.state: TablePartition[Status] = device_status_table.of(batch)
-        self.catalog = batch.services.catalog
+        self.catalog = services.catalog
         self.limits = Limits.of(settings)
         self.register = settings.register_on_first_sight
         self.tenant = settings.tenant

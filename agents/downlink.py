@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tables.commands import PARTITION, commands
-from tpstream.app import app
+from tpstream.app import Services, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record, kind_of
 from tpstream.bus.envelope import Kind
@@ -136,7 +136,8 @@ def _letter(batch: Batch, record: Record, response: Response) -> DeadLetter:
 
 async def _encode(batch: Batch, state: TablePartition[DeviceCommands]) -> Mapping[int, Requested]:
     """The new requests of a batch with their payloads, by offset; all scripts of a batch run in one call."""
-    limits = _limits(batch.services.settings)
+    services: Services = batch.services
+    limits = _limits(services.settings)
     ready: dict[int, Requested] = {}
     scripted: list[tuple[int, CommandRequest]] = []
     request: CommandRequest
@@ -147,7 +148,7 @@ async def _encode(batch: Batch, state: TablePartition[DeviceCommands]) -> Mappin
         if known is not None and known.knows(request.id):
             continue
         failure = objection(request)
-        if not failure and batch.services.catalog.profile_of(request.device).scripts.get(SCRIPT_TYPE):
+        if not failure and services.catalog.profile_of(request.device).scripts.get(SCRIPT_TYPE):
             scripted.append((record.offset, request))
         else:
             ready[record.offset] = _requested(request, b"" if failure else json_of(request), failure, limits)
@@ -160,12 +161,13 @@ async def _encode(batch: Batch, state: TablePartition[DeviceCommands]) -> Mappin
 
 async def _by_script(batch: Batch, requests: Sequence[CommandRequest]) -> list[tuple[bytes, str]]:
     """What each device's script makes of its command: the bytes to send, or why there are none."""
+    services: Services = batch.services
     calls = []
     for request in requests:
-        script = batch.services.catalog.profile_of(request.device).scripts[SCRIPT_TYPE]
+        script = services.catalog.profile_of(request.device).scripts[SCRIPT_TYPE]
         topic = topic_of(request.device, request.id)
         calls.append(Call(script.id, script.source, entry="encode", msg=json_of(request), topic=topic))
-    results = await batch.services.scripts.run(calls)
+    results = await services.scripts.run(calls)
     return [(b"", f"script: {r.detail}") if isinstance(r, Failed) else (r.value, "") for r in results]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tables.alarms import PARTITION, alarms
-from tpstream.app import app
+from tpstream.app import Services, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record, kind_of
 from tpstream.bus.envelope import Kind
@@ -33,7 +33,8 @@ class Announced(msgspec.Struct):
 async def apply_rules(batch: Batch) -> None:
     """Evaluate each window by the rules on it; go over to other rules where they were announced."""
     state = alarms.of(batch)
-    catalog = batch.services.catalog
+    services: Services = batch.services
+    catalog = services.catalog
     rules: dict[str, list[Rule]] | None = None
     for record in batch:
         kind = kind_of(record)

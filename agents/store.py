@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tpstream.app import app
+from tpstream.app import Services, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, kind_of
 from tpstream.bus.envelope import Kind, header, origin_in
@@ -41,4 +41,5 @@ async def store(batch: Batch) -> None:
         rows = build(messages, origins, delivered)
         if batch.topic is topics.uplink_telemetry:
             metrics.POINTS.labels("store").inc(len(rows[0]))
-        batch.add(getattr(batch.services.store, table), rows)
+        services: Services = batch.services
+        batch.add(getattr(services.store, table), rows)

@@ -6,11 +6,11 @@ and the user's package, takes the agents of its roles, and runs them on the lane
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tpstream.bus.batch import Batch
+from tpstream.bus.agent import Agent, Handler
 from tpstream.bus.table import Table
 from tpstream.bus.topics import Topic
 from tpstream.errors import ConfigurationError
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from tpstream.devices.catalog import Catalog
     from tpstream.lua.pool import Scripts
     from tpstream.storage.sinks import Store
-
-Handler = Callable[[Batch], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """A handler, the topics whose batches it gets, and the role of the worker that runs it."""
-
-    name: str
-    handler: Handler
-    topics: tuple[Topic[Any], ...]
-    tables: tuple[Table[Any], ...]
-    role: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import uvloop
 
-from tpstream.app import Agent, Services, app
+from tpstream.app import Services, app
+from tpstream.bus.agent import Agent
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision

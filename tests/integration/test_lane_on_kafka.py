@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from aiokafka import TopicPartition
 
-from tpstream.app import Agent, App, Services
+from tpstream.app import App, Services
 from tpstream.bus import topics
+from tpstream.bus.agent import Agent
 from tpstream.bus.batch import Batch
 from tpstream.bus.envelope import Kind, RawHeader
 from tpstream.bus.producer import Producer

@@ -18,7 +18,7 @@ from tpstream.messages import DeadLetter
 from tpstream.observability import metrics
 
 if TYPE_CHECKING:
-    from tpstream.app import Agent
+    from tpstream.bus.agent import Agent
     from tpstream.bus.lane import Lane
 
 log = logging.getLogger(__name__)

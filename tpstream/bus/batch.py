@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tpstream.bus.envelope import DerivedHeader, Headers, Kind, header
 from tpstream.bus.position import Life, Position
@@ -18,9 +18,6 @@ from tpstream.bus.sink import Sink
 from tpstream.bus.topics import Topic, uplink_raw
 from tpstream.errors import TpstreamError
 from tpstream.messages import DeadLetter
-
-if TYPE_CHECKING:
-    from tpstream.app import Services
 
 
 class Record(Protocol):
@@ -59,7 +56,8 @@ class Batch:
     records: Sequence[Record]
     life: Life
     agent: str
-    services: Services
+    services: Any
+    """What the worker gives to its handlers; of tpstream's own worker: `tpstream.app.Services`."""
     outgoing: list[Outgoing] = field(default_factory=list)
     rows: list[tuple[Sink, Any, Sequence[Position]]] = field(default_factory=list)
 

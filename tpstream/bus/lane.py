@@ -19,8 +19,8 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from tpstream.app import Agent, Services
 from tpstream.bus import topics
+from tpstream.bus.agent import Agent, Services
 from tpstream.bus.attempt import Poison, run_batch
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.position import NO_LIFE, Life

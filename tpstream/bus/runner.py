@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from tpstream.app import Agent, Services
+from tpstream.bus.agent import Agent, Services
 from tpstream.bus.checkpoint import Checkpoint, OnRejected, Superseded
 from tpstream.bus.faust_app import LaneApp
 from tpstream.bus.lane import Lane, Place, TopicSink
