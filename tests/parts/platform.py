@@ -25,8 +25,9 @@ from tpstream.bus.batch import kind_of
 from tpstream.bus.envelope import Kind
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.topics import Topic
+from tpstream.cli.up import DEFAULTS
 from tpstream.embedded.child import die_with_parent
-from tpstream.settings import Settings
+from tpstream.settings import PREFIX, Settings
 
 PARTS = {
     "bridge": "tpstream bridge",
@@ -42,25 +43,29 @@ GREENHOUSE = Path(__file__).resolve().parents[2] / "examples" / "greenhouse"
 V = TypeVar("V")
 
 
+def _name(variable: str) -> str:
+    return variable.removeprefix(PREFIX).lower()
+
+
 class Platform:
     """A running `tpstream up`: its settings, its output, its parts, and what its store shows."""
 
     def __init__(self, data_dir: Path, *arguments: str, **overrides: Any) -> None:
         names = ("mqtt_port", "kafka_port", "web_port", "store_port", "bridge_web_port", "worker_web_port")
-        self.settings = Settings(**({name: free_port() for name in names} | {"data_dir": data_dir} | overrides))
+        given: dict[str, Any] = {name: free_port() for name in names} | {"data_dir": data_dir} | overrides
+        self.settings = Settings.load({}, defaults=DEFAULTS, **given)
+        self._given = {name: text for name, text in self.settings.environ().items() if _name(name) in given}
         self.arguments = arguments
         self.output = data_dir / "up.out"
         self.process: subprocess.Popen[bytes]
 
     def start(self, patience: float = 60.0) -> None:
         """Start it and wait until it says that it is ready."""
-        defaults = Settings().environ()
-        own = {name: value for name, value in self.settings.environ().items() if value != defaults[name]}
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tpstream", "up", *self.arguments],
-                env={**os.environ, **own},
+                env={**os.environ, **self._given},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent(os.getpid()),
