@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import TopicPartition
+from faust.types import TP
 
 from tpstream.app import App, Services
 from tpstream.bus import topics
@@ -121,6 +122,12 @@ async def test_a_restarted_worker_goes_on_where_it_was_with_its_table(fresh_kafk
     async with running(settings, "counting", agents) as runner:
         await until(lambda: len(taken) == 750 and runner.lag() == 0)
         assert table.at(0).get("all") == Count(750)
+        assert runner.lag() == 0
+    async with running(settings, "counting", agents) as runner:  # nothing new: nothing is behind
+        await until(lambda: runner.assigned and table.at(0).get("all") == Count(750))
+        await until(lambda: runner.faust.consumer.fetching(TP(topics.uplink_raw.name, 0)) is not None)
+        await asyncio.sleep(0.5)
+        assert runner.lag() == 0
     # The disk is lost: everything comes back from the changelog.
     elsewhere = fresh_kafka.settings()
     async with running(elsewhere, "counting", agents) as runner:

@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from tpstream.bus.checkpoint import Superseded
-from tpstream.bus.lane import Lane, Place
+from tpstream.bus.lane import Lane, Place, Progress
 from tpstream.errors import Unavailable
 from tpstream.settings import Settings
 
@@ -102,6 +102,15 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     async def _touch(self) -> None:
         with self._thread._ensure_consumer()._fetcher._subscriptions.fetch_context():
             pass
+
+    def fetching(self, tp: TP) -> Any:
+        """The client's state of a partition (`position`, `highwater`), or None while it has none."""
+        subscription = self._thread._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(TopicPartition(*tp))
+        return state if state.has_valid_position else None
 
     async def commit_lane(self, offsets: Mapping[Place, int]) -> None:
         """Commit offsets of lane topics. Unavailable: try again; Superseded: no longer ours."""
@@ -190,12 +199,15 @@ class LaneApp(faust.App):  # type: ignore[misc]
         self.resumed.set()
 
     def lag(self) -> dict[Place, int]:
-        """Records behind the end of each lane partition, as of its last fetch."""
-        behind = {}
-        for place, progress in self.lane.progress.items():
-            end = self.consumer.highwater(TP(*place)) or 0
-            behind[place] = max(0, end - max(progress.committed, 0)) if progress.fetched >= 0 or end == 0 else end
-        return behind
+        """Records behind the end of each lane partition that are not committed, as of its last fetch."""
+        return {place: self._behind(place, progress) for place, progress in self.lane.progress.items()}
+
+    def _behind(self, place: Place, progress: Progress) -> int:
+        fetching = self.consumer.fetching(TP(*place))
+        if fetching is None or fetching.highwater is None:
+            return 0  # nothing is known before the first fetch
+        done = progress.committed if progress.fetched >= 0 else fetching.position
+        return max(0, int(fetching.highwater) - int(done))
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         if self.when_revoked is not None and not self.should_stop:
