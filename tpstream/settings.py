@@ -36,6 +36,7 @@ class Settings:
         "", "Further host:port,… by which the web port may be called; else only loopback and host"
     )
     bridge_web_port: int = _setting(6067, "Port of the bridge's /health and /metrics")
+    bridge_web_host: str = _setting("", "Where /health of the web port asks for the bridge; empty: host; -: nowhere")
     worker_web_port: int = _setting(6070, "First port tried by further workers for /health and /metrics")
     data_dir: Path = _setting(Path("var"), "Folder for state, the embedded store and logs")
     kafka: str = _setting("", "Kafka bootstrap servers host:port,…; empty: host and kafka_port")
@@ -103,6 +104,16 @@ class Settings:
     def store_address(self) -> tuple[str, int]:
         """Host and port of the ClickHouse HTTP interface."""
         return (self.store_host or self.host, self.store_port)
+
+    @property
+    def reached_host(self) -> str:
+        """The host at which this machine reaches what listens on `host`: every address is none to call."""
+        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+
+    @property
+    def store_reached(self) -> tuple[str, int]:
+        """`store_address`, as one calls it."""
+        return (self.store_host or self.reached_host, self.store_port)
 
     @classmethod
     def load(

@@ -29,6 +29,7 @@ from tpstream.lua.pool import Scripts
 from tpstream.observability import metrics
 from tpstream.observability.announce import announce, withdraw
 from tpstream.observability.health import Health, Part
+from tpstream.observability.neighbours import Neighbours
 from tpstream.observability.server import HealthServer
 from tpstream.settings import Settings
 from tpstream.storage.sinks import Store
@@ -121,6 +122,10 @@ class Worker:
         )
         self._watch(runner)
         if process:
+            neighbours = Neighbours(settings)
+            self.health.include(neighbours.parts)
+            asking = asyncio.create_task(neighbours.run())
+            stack.callback(asking.cancel)
             install(runner.faust, services, self.health, producer)
         await stack.enter_async_context(self._announced(process))
         chores = asyncio.create_task(self._chores(runner, catalog if process else None))

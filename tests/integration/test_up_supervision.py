@@ -30,6 +30,15 @@ def test_it_starts_says_where_everything_is_and_stops_in_order(up: Callable[...,
     assert one.pids() == {}
 
 
+def test_it_is_ready_only_when_the_whole_is_well_and_what_is_not_is_left_alone(up: Callable[..., Up]) -> None:
+    one = up("worker=--ill 15")  # asked once until it answers at all, then every 0.1 s
+    one.until(lambda: all(re.search(rf"{name} +ready", one.said) for name in PARTS))
+    assert "tpstream is ready" not in one.said
+    one.until_ready()
+    assert one.of("started").count("worker") == 1
+    assert "died" not in one.said
+
+
 def test_killed_outright_it_leaves_nothing_running(up: Callable[..., Up]) -> None:
     one = up()
     one.until_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -95,6 +96,14 @@ def test_it_says_how_long_it_took_and_its_terminal_is_calm(whole: Whole) -> None
     assert float(took[1]) < 40  # 15 s on a machine that does nothing else
     assert "not well" not in whole.said
     assert len(whole.said.splitlines()) < 40
+
+
+def test_ready_means_that_every_part_is_well(whole: Whole) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{whole.environ['TPSTREAM_WEB_PORT']}/health", timeout=10) as answer:
+        report = json.load(answer)
+    parts = {name: entry["ok"] for name, entry in report.items() if isinstance(entry, dict)}
+    assert parts == dict.fromkeys(("kafka", "process", "store", "bridge", "worker-store"), True)
+    whole.shell(f"{sys.executable} -m tpstream health")
 
 
 def test_the_three_commands_that_it_shows_work_as_they_stand(whole: Whole) -> None:

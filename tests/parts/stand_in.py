@@ -24,12 +24,14 @@ arguments.add_argument("events", type=Path)
 arguments.add_argument("--announce", type=Path)
 arguments.add_argument("--listen", type=int, help="one more port that takes connections")
 arguments.add_argument("--lag", type=int, default=0, help="falls by one with each question")
+arguments.add_argument("--ill", type=int, default=0, help="questions for /health that are answered with 503")
 arguments.add_argument("--stop", type=float, default=0.0, help="seconds that SIGTERM takes")
 arguments.add_argument("--die", type=float, help="seconds until exit code 3")
 arguments.add_argument("--wrong", action="store_true", help="exit code 2 at once")
 arguments.add_argument("--grandchild", action="store_true", help="start a process that never ends by itself")
 given = arguments.parse_args()
 lag = given.lag
+ill = given.ill
 
 
 def event(what: str) -> None:
@@ -39,18 +41,19 @@ def event(what: str) -> None:
 
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        global lag
-        body = json.dumps({"ok": True, "lag": lag}).encode()
+        global lag, ill
+        well = self.path != "/health" or ill <= 0
+        body = json.dumps({"ok": well, "lag": lag, "bridge": {"ok": well, "detail": "is away"}}).encode()
         if self.path == "/health":
-            lag = max(0, lag - 1)
-        self.answer(body)
+            lag, ill = max(0, lag - 1), ill - 1
+        self.answer(body, 200 if well else 503)
 
     def do_POST(self) -> None:
         event(self.path.strip("/"))
         self.answer(b"{}")
 
-    def answer(self, body: bytes) -> None:
-        self.send_response(200)
+    def answer(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -106,6 +106,7 @@ def test_health_is_asked_on_the_port_that_the_process_serves() -> None:
     targets = {target for config in scraped["static_configs"] for target in config["targets"]}
     assert targets == {f"{name}:{port}" for name, port in ports.items()}
     assert SERVICES["worker-process"]["environment"]["TPSTREAM_WEB_HOSTS"] == f"worker-process:{settings.web_port}"
+    assert SERVICES["worker-process"]["environment"]["TPSTREAM_BRIDGE_WEB_HOST"] == "bridge"
 
 
 def test_the_broker_drops_nothing_and_lets_nobody_in_without_a_login() -> None:

@@ -70,7 +70,7 @@ class Lives:
         """Begin a new life in good order, as the broker never frees memory; False: not now."""
         began = time.monotonic()
         used = self._kafka.process.memory() if self._kafka.process else 0
-        bridge = f"http://{self._settings.host}:{self._settings.bridge_web_port}"
+        bridge = f"http://{self._settings.reached_host}:{self._settings.bridge_web_port}"
         if not await ask.post(f"{bridge}/hold", HOLD_SECONDS):
             self._say(parts.KAFKA, "a new life was put off, as the bridge does not hold; trying again")
             await ask.post(f"{bridge}/release", RELEASE_SECONDS)

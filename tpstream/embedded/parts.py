@@ -24,8 +24,9 @@ def parts(settings: Settings, *, simulate: bool) -> dict[str, Part]:
     environ = settings.environ() | {"PYTHONUNBUFFERED": "1"}
     tpstream = (sys.executable, "-m", "tpstream")
     host = settings.host
-    web, bridge = f"http://{host}:{settings.web_port}", f"http://{host}:{settings.bridge_web_port}"
-    store = "http://{}:{}".format(*settings.store_address)
+    near = settings.reached_host
+    web, bridge = f"http://{near}:{settings.web_port}", f"http://{near}:{settings.bridge_web_port}"
+    store = "http://{}:{}".format(*settings.store_reached)
     app = ("--app", settings.app) if settings.app else ()
     every = (
         Part(
@@ -120,7 +121,7 @@ def _answers_well(url: str) -> Ready:
 
 def _answers_where_announced(settings: Settings) -> Ready:
     async def ready(pid: int) -> bool:
-        url = ask.health_url(settings.data_dir, settings.host, pid)
+        url = ask.health_url(settings.data_dir, settings.reached_host, pid)
         return url is not None and await ask.status(url) is not None
 
     return ready
@@ -135,7 +136,7 @@ def _lag_at(url: str) -> Lag:
 
 def _lag_where_announced(settings: Settings) -> Lag:
     async def lag(pid: int) -> float | None:
-        url = ask.health_url(settings.data_dir, settings.host, pid)
+        url = ask.health_url(settings.data_dir, settings.reached_host, pid)
         return None if url is None else await ask.lag(url)
 
     return lag

@@ -28,6 +28,8 @@ LOOK = 2.0
 """Seconds between looks at memory, logs and disk."""
 
 WELL_SECONDS = 20.0
+"""Seconds after which a platform that is not well yet is mentioned."""
+
 RENEW_AGAIN = 30.0
 """Seconds until a new life that was put off is tried again."""
 
@@ -103,7 +105,13 @@ class Supervisor:
 
     async def _work(self) -> None:
         await self._start()
-        self._started()
+        telling = asyncio.create_task(self._tell_when_well())
+        try:
+            await self._look_after()
+        finally:
+            telling.cancel()
+
+    async def _look_after(self) -> None:
         put_off_until = 0.0
         while True:
             await asyncio.sleep(LOOK)
@@ -125,8 +133,6 @@ class Supervisor:
         await self._ready(parts.BRIDGE)
         await asyncio.gather(store, workers)
         await self._ready(parts.SIMULATOR)
-        if parts.WORKER in self.watches:
-            await self._well()
 
     async def _ready(self, *names: str) -> None:
         await asyncio.gather(*(self.watches[name].start() for name in names if name in self.watches))
@@ -146,23 +152,24 @@ class Supervisor:
             raise PartFailed(f"{directory} could not be applied", log.tail(), 2 if code == 2 else 1)
         self._say("application", f"{_short(directory)} applied ({time.monotonic() - began:.1f} s)")
 
-    async def _well(self) -> None:
-        """Wait until /health is green; say what is not."""
-        url = f"http://{self.settings.host}:{self.settings.web_port}/health"
-        deadline = time.monotonic() + WELL_SECONDS
-        while True:
+    async def _tell_when_well(self) -> None:
+        """Say "ready" once /health is green, which asks every part; where that takes long, say what is not."""
+        url = f"http://{self.settings.reached_host}:{self.settings.web_port}/health"
+        mention_at = time.monotonic() + WELL_SECONDS
+        while parts.WORKER in self.watches:
             code, report = await ask.report(url)
             if code == 200:
-                return
-            if time.monotonic() > deadline:
+                break
+            if time.monotonic() > mention_at:
+                mention_at = float("inf")
                 unwell = [
                     f"{name} ({part.get('detail', '')})"
                     for name, part in report.items()
                     if isinstance(part, dict) and not part.get("ok", True)
                 ]
-                self._say("health", f"not well yet: {', '.join(unwell) or 'no answer'}; see {url}")
-                return
+                self._say("health", f"not well yet: {', '.join(unwell) or 'no answer'}; still waiting, see {url}")
             await asyncio.sleep(0.1)
+        self._started()
 
     def _too_large(self) -> bool:
         watch = self.watches.get(parts.KAFKA)

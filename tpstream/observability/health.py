@@ -8,7 +8,7 @@ status, report = health.answer()
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Part:
 
 
 Check = Callable[[], Part]
+Checks = Callable[[], Mapping[str, Part]]
 
 
 class Health:
@@ -42,6 +43,7 @@ class Health:
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
+        self._groups: list[Checks] = []
         self._numbers: dict[str, Callable[[], Number | str]] = {}
 
     def register(self, name: str, check: Check) -> None:
@@ -54,6 +56,10 @@ class Health:
         """Forget a part that this process no longer has."""
         self._checks.pop(name, None)
 
+    def include(self, checks: Checks) -> None:
+        """Add parts that come and go. What is registered under the same name goes before."""
+        self._groups.append(checks)
+
     def number(self, name: str, value: Callable[[], Number | str]) -> None:
         """Add a number (or text) on the top level, such as "lag". ValueError: the name is taken by a part."""
         if name == "ok" or name in self._checks:
@@ -62,7 +68,8 @@ class Health:
 
     def report(self) -> dict[str, Any]:
         """`ok`, the top-level numbers, and one entry per part: {"ok": …, "detail": …, numbers…}."""
-        parts = {name: _ask(name, check).as_dict() for name, check in self._checks.items()}
+        parts = {name: part.as_dict() for group in self._groups for name, part in group().items()}
+        parts |= {name: _ask(name, check).as_dict() for name, check in self._checks.items()}
         numbers: dict[str, Any] = {}
         for name, value in self._numbers.items():
             try:
