@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +22,9 @@ from tpstream.bus.partitioner import partition_of
 from tpstream.errors import Rejected
 
 log = logging.getLogger(__name__)
+
+SILENT_SECONDS = 3.0
+"""A Kafka that says nothing for so long is not available. A batch itself is given ten seconds."""
 
 Delivered = Callable[[str, int, list[Any], int], None]
 """Called with topic, partition, the tokens of the records in order, and the first one's offset."""
@@ -45,6 +50,8 @@ class _Place:
         self.delivered = 0
         self.waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.drain: asyncio.Task[None] | None = None
+        self.asked = math.inf
+        """Since when its batch waits for Kafka's word, monotonic seconds; inf: none does."""
 
 
 class Producer:
@@ -67,7 +74,6 @@ class Producer:
     ) -> None:
         """`linger_ms`: batches of all partitions leave together, at most that often, in one request."""
         self.partitions = partitions
-        self.available = True
         self.buffered_bytes = 0
         self.unacknowledged = 0
         self.ends: dict[tuple[str, int], int] = {}
@@ -82,6 +88,13 @@ class Producer:
         self._left_at = 0.0
         self._kafka: aiokafka.AIOKafkaProducer | None = None
         self._places: dict[tuple[str, int], _Place] = {}
+        self._refused = False
+
+    @property
+    def available(self) -> bool:
+        """Whether Kafka takes what it is sent: it refused nothing last, and is silent on nothing for long."""
+        oldest = min((place.asked for place in self._places.values()), default=math.inf)
+        return not self._refused and time.monotonic() - oldest < SILENT_SECONDS
 
     async def start(self) -> None:
         """Connect; waits for Kafka for ever, saying so once."""
@@ -100,14 +113,14 @@ class Producer:
                 await kafka.start()
             except KafkaError as error:
                 await kafka.stop()
-                if self.available:
+                if not self._refused:
                     log.warning("Kafka at %s is not reachable (%s); waiting for it", self._bootstrap, error)
-                self.available = False
+                self._refused = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             else:
                 self._kafka = kafka
-                self.available = True
+                self._refused = False
                 return
 
     async def stop(self) -> None:
@@ -199,20 +212,22 @@ class Producer:
         assert self._kafka is not None, "start() was not called"
         items: list[_Item] = []
         delay = 0.05
+        place.asked = time.monotonic()
         while True:
             try:
                 offset = await self._attempt(place, items)
             # AssertionError: aiokafka knows fewer partitions than there should be (a topic being made anew).
             except (TimeoutError, KafkaError, AssertionError) as error:
-                if self.available:
+                if not self._refused:
                     log.warning("produce to %s-%d failed (%r); trying again", place.topic, place.partition, error)
-                self.available = False
+                self._refused = True
                 if isinstance(error, AssertionError):
                     self._kafka.client.force_metadata_update()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             else:
-                self.available = True
+                self._refused = False
+                place.asked = math.inf
                 return items, offset
 
     async def _attempt(self, place: _Place, items: list[_Item]) -> int:
