@@ -24,6 +24,7 @@ from tpstream.bus.runner import Runner
 from tpstream.bus.sink import Sink
 from tpstream.devices.application import import_package
 from tpstream.devices.catalog import Catalog
+from tpstream.embedded import ports
 from tpstream.errors import ConfigurationError, Rejected
 from tpstream.lua.pool import Scripts
 from tpstream.observability import metrics
@@ -57,6 +58,8 @@ def run(settings: Settings) -> None:
     """Run the one role in `settings.roles` until SIGTERM or SIGINT. Raises TpstreamError."""
     if settings.roles not in AGENTS:
         raise ConfigurationError(f"role {settings.roles!r} is none of {', '.join(AGENTS)}; check --roles")
+    if settings.roles == "process":  # now, rather than once Kafka has been waited for
+        ports.check(settings.host, {"TPSTREAM_WEB_PORT": settings.web_port})
     uvloop.install()  # for the loop of Faust's consumer thread, too
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Worker(settings, settings.roles).run())

@@ -8,6 +8,7 @@ taken, and only then are they let go.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,7 @@ from tpstream.bus.provision import read_life
 from tpstream.bus.recovery import recover
 from tpstream.bus.sink import Sink
 from tpstream.bus.state import pin_partitions
-from tpstream.errors import TpstreamError, Unavailable
+from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,13 @@ class Runner:
             log.warning("Faust did not stop within %.0f s; leaving it", FAUST_STOP)
 
     async def _watch_faust(self, starting: asyncio.Task[None]) -> None:
-        await starting
+        try:
+            await starting
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            where = f"{self.settings.host}:{self.settings.web_port}"
+            raise ConfigurationError(f"{where} has been taken; set TPSTREAM_WEB_PORT to a free port") from None
         await self.faust.wait_until_stopped()
         raise TpstreamError(f"Faust stopped: {self.faust.crash_reason or 'no reason given'}")
 
