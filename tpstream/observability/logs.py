@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from tpstream.errors import ConfigurationError
+from tpstream.observability.repeats import Repeats
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -62,6 +63,8 @@ def set_up(environ: Mapping[str, str] | None = None, stream: TextIO | None = Non
         raise ConfigurationError(f"TPSTREAM_LOG={name!r} is no level; one of {', '.join(LEVELS)}")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Line(traces=level == logging.DEBUG))
+    if level > logging.DEBUG:
+        handler.addFilter(Repeats())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -47,6 +47,15 @@ def test_an_exception_is_one_line_and_its_trace_only_at_debug() -> None:
         assert ("Traceback" in text) is traced
 
 
+def test_a_repeated_line_comes_once_except_at_debug() -> None:
+    for level, lines in (("info", 1), ("debug", 3)):
+        stream = io.StringIO()
+        logs.set_up({"TPSTREAM_LOG": level}, stream)
+        for node in range(3):
+            logging.getLogger("aiokafka").error("Unable connect to node with id %s", node)
+        assert stream.getvalue().count("\n") == lines
+
+
 def test_libraries_are_silenced_below_their_threshold() -> None:
     stream = io.StringIO()
     logs.set_up({}, stream)
