@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-NAMES = ("encodings", "end_to_end")
+NAMES = ("encodings", "lane", "end_to_end")
 RESULTS = Path(__file__).parent / "results"
 
 

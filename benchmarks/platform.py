@@ -31,7 +31,7 @@ class Platform:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tpstream-bench-"))
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.log = self.folder / "up.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -137,7 +137,7 @@ def part_of(command: list[str]) -> str:
     return "other"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
