@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -18,6 +19,10 @@ from tpstream.simulator.device import KEEPALIVE, QUIET, first
 
 IN_FLIGHT = 20
 """Publishes without their PUBACK, as many as the endpoint reads from one connection (PROTOCOL)."""
+
+AT_ONCE = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Else the kernel holds the second of several publishes until the first is acknowledged, which takes up to 40 ms
+(measured: 450 instead of 950 messages a second)."""
 
 
 def seconds_until(ts: int, first_ts: int, speed: float | None, elapsed: float) -> float:
@@ -57,7 +62,13 @@ class Replay:
         waits, connected, away = backoff(self.random), False, False
         while True:
             client = aiomqtt.Client(
-                self.host, self.port, username=self.login, keepalive=KEEPALIVE, timeout=10, logger=QUIET
+                self.host,
+                self.port,
+                username=self.login,
+                keepalive=KEEPALIVE,
+                timeout=10,
+                logger=QUIET,
+                socket_options=(AT_ONCE,),
             )
             try:
                 async with client:
