@@ -27,6 +27,8 @@ def test_it_starts_says_where_everything_is_and_stops_in_order(up: Callable[...,
     assert one.end() == 0
     assert time.monotonic() - began < 10
     assert one.of("stopped") == ["bridge", "simulator", "worker", "worker-store", "store"]
+    happened = [(name, what) for name, what, _ in one.events()]
+    assert happened.index(("worker", "hold")) < happened.index(("bridge", "stopped"))
     assert one.pids() == {}
 
 

@@ -146,6 +146,24 @@ async def test_further_names_are_let_in_by_a_setting(tmp_path: Path) -> None:
         assert (await ask(console, "/health", headers={"Host": "worker-process:6066"}))[0] == 200
 
 
+async def test_a_process_of_this_machine_holds_commands_and_nobody_else(console: Console) -> None:
+    assert (await ask(console, "/hold", "POST", json={}, headers={"Origin": "http://evil.example"}))[0] == 403
+    elsewhere = aiohttp.TCPConnector(
+        local_addr=("127.0.0.2", 0)
+    )  # another address is another machine, as far as one sees
+    async with (
+        aiohttp.ClientSession(connector=elsewhere) as session,
+        session.post(f"{console.url}/hold", json={}) as no,
+    ):
+        assert no.status == 403
+    assert (await ask(console, COMMANDS, "POST", json={"method": "fan"}))[0] == 202
+    assert (await ask(console, "/hold", "POST", json={}))[:2] == (200, {"held": True})
+    status, answer, _ = await ask(console, COMMANDS, "POST", json={"method": "fan"})
+    assert (status, answer["remedy"]) == (503, "try again")
+    assert (await ask(console, "/release", "POST", json={}))[:2] == (200, {"held": False})
+    assert (await ask(console, COMMANDS, "POST", json={"method": "fan"}))[0] == 202
+
+
 async def chunks() -> AsyncIterator[bytes]:
     for _ in range(100):
         yield b" " * 10_000

@@ -38,6 +38,9 @@ class Lives:
     def __init__(self, settings: Settings, watches: Mapping[str, Watch], keeper: Keeper, say: Say) -> None:
         self._settings = settings
         self._kafka = watches[parts.KAFKA]
+        near = settings.reached_host
+        ports = {parts.BRIDGE: settings.bridge_web_port, parts.WORKER: settings.web_port}
+        self._doors = {name: f"http://{near}:{port}" for name, port in ports.items() if name in watches}
         self._bridge = watches.get(parts.BRIDGE)
         self._workers = [watches[name] for name in (parts.WORKER, parts.WORKER_STORE) if name in watches]
         self._keeper = keeper
@@ -70,11 +73,11 @@ class Lives:
         """Begin a new life in good order, as the broker never frees memory; False: not now."""
         began = time.monotonic()
         used = self._kafka.process.memory() if self._kafka.process else 0
-        bridge = f"http://{self._settings.reached_host}:{self._settings.bridge_web_port}"
-        if not await ask.post(f"{bridge}/hold", HOLD_SECONDS):
-            self._say(parts.KAFKA, "a new life was put off, as the bridge does not hold; trying again")
-            await ask.post(f"{bridge}/release", RELEASE_SECONDS)
-            return False
+        for name in self._doors:
+            if not await self.hold(name):
+                self._say(parts.KAFKA, f"a new life was put off, as the {name} does not hold; trying again")
+                await self._release()
+                return False
         try:
             patient = used < MOST * self._settings.kafka_memory_mb * 1_000_000
             if not await self._drained(DRAIN_SECONDS if patient else None):
@@ -86,12 +89,19 @@ class Lives:
             await self._kafka.start()
             await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
         finally:
-            await ask.post(f"{bridge}/release", RELEASE_SECONDS)
+            await self._release()
         self._say(
             parts.KAFKA,
             f"had grown to {used // 1_000_000} MB: began a new life in {time.monotonic() - began:.1f} s, nothing lost",
         )
         return True
+
+    async def hold(self, name: str, seconds: float = HOLD_SECONDS) -> bool:
+        """Whether the bridge takes no more from devices, or the worker no more commands, and Kafka has the rest."""
+        return await ask.post(f"{self._doors[name]}/hold", seconds)
+
+    async def _release(self) -> None:
+        await asyncio.gather(*(ask.post(f"{door}/release", RELEASE_SECONDS) for door in self._doors.values()))
 
     async def _drained(self, seconds: float | None) -> bool:
         """Whether the workers have worked off everything; says so where it takes long."""

@@ -36,6 +36,9 @@ RENEW_AGAIN = 30.0
 DRAIN_SHARE = 0.7
 """Share of a worker's time to stop in which it may work off what is left."""
 
+STOP_HOLD = 1.0
+"""Seconds that the worker has to stop taking commands, at a stop."""
+
 LOW_DISK = 50_000_000
 
 
@@ -195,6 +198,7 @@ class Supervisor:
         for watch in order:
             watch.wanted = False
         kafka = self.watches.get(parts.KAFKA)
+        await self._refuse_commands()
         for n, watch in enumerate(order):
             remaining = began + self.settings.stop_seconds - time.monotonic()
             seconds = allowance(remaining, watch.part.share, sum(later.part.share for later in order[n + 1 :]))
@@ -207,6 +211,14 @@ class Supervisor:
                 await self._keeper.leave()
             await watch.stop(max(0.1, stop_by - time.monotonic()))
         self._say("up", f"stopped ({time.monotonic() - began:.1f} s)")
+
+    async def _refuse_commands(self) -> None:
+        """What is taken after the worker has worked off everything would go with the embedded broker's memory."""
+        worker = self.watches.get(parts.WORKER)
+        if self._lives is None or worker is None or not worker.ready.is_set():
+            return
+        if not await self._lives.hold(parts.WORKER, STOP_HOLD):
+            self._say(parts.WORKER, "does not hold: a command that is sent now may be lost")
 
 
 def _short(directory: str) -> str:

@@ -15,7 +15,7 @@ from tpstream.bus.envelope import Headers
 from tpstream.errors import Rejected, Unavailable
 from tpstream.messages import CommandRequest
 from tpstream.web.parameters import checked, device_number
-from tpstream.web.reply import BadRequest, Call, Reply, json_reply
+from tpstream.web.reply import BadRequest, Call, Reply, error_reply, json_reply
 
 MAX_METHOD = 256
 MAX_TIMEOUT = 86_400.0
@@ -88,7 +88,11 @@ def _timeout(timeout: Any) -> float | None:
 
 
 class Commands:
-    """POST /api/v1/devices/{device}/commands: 202 once Kafka has the command."""
+    """POST /api/v1/devices/{device}/commands: 202 once Kafka has the command.
+
+    `tpstream up` has them held before it stops, or gives its embedded broker a new life: what is
+    taken after the workers have worked off everything would go with the broker's memory.
+    """
 
     def __init__(
         self,
@@ -102,9 +106,32 @@ class Commands:
         self._clock = clock
         self._new_id = new_id
         self._patience = patience
+        self._held = False
+
+    async def hold(self, call: Call) -> Reply:
+        """Take no more commands; answered when Kafka has those that were taken. Unavailable: not in time."""
+        if not call.near:
+            return _not_from_there()
+        self._held = True
+        try:
+            await asyncio.wait_for(self._producer.flush(), self._patience)
+        except TimeoutError:
+            raise Unavailable(f"Kafka has not acknowledged within {self._patience:g} s what was taken") from None
+        return json_reply({"held": True})
+
+    async def release(self, call: Call) -> Reply:
+        """Take commands again."""
+        if not call.near:
+            return _not_from_there()
+        self._held = False
+        return json_reply({"held": False})
 
     async def post(self, call: Call) -> Reply:
         """Take a command. Unavailable: Kafka has not acknowledged it in time."""
+        if self._held:
+            return error_reply(
+                503, "no commands are taken for a moment: tpstream stops, or its broker starts anew", remedy="try again"
+            )
         request = parse(call.path["device"], call.body, self._clock(), self._new_id())
         topic = topics.downlink_command
         try:
@@ -120,3 +147,7 @@ class Commands:
             ) from None
         location = f"/api/v1/commands/{request.id}"
         return json_reply({"id": request.id, "state": "QUEUED"}, 202, headers=(("Location", location),))
+
+
+def _not_from_there() -> Reply:
+    return error_reply(403, "only a process of this machine may hold and release commands")

@@ -65,7 +65,7 @@ def _view(method: str, route: Route) -> type[Any]:
 async def _call(request: web.Request, path: dict[str, str], route: Route) -> Reply:
     try:
         body = await _body(request)
-        return await route(Call(path, request.query, body))
+        return await route(Call(path, request.query, body, _near(request)))
     except BadRequest as error:
         return error_reply(400, str(error), parameter=error.parameter)
     except web.HTTPRequestEntityTooLarge:
@@ -118,8 +118,19 @@ def _door(host: str, further: str) -> Any:
 
 def _port(request: web.Request) -> int:
     """The port that this connection came in on."""
-    name = request.transport.get_extra_info("sockname") if request.transport else None
-    return int(name[1]) if isinstance(name, tuple) else 0
+    name = _end(request, "sockname")
+    return int(name[1]) if name else 0
+
+
+def _near(request: web.Request) -> bool:
+    """A connection from this machine to itself has the same address at both ends."""
+    ours, theirs = _end(request, "sockname"), _end(request, "peername")
+    return bool(ours and theirs) and ours[0] == theirs[0]
+
+
+def _end(request: web.Request, name: str) -> tuple[Any, ...]:
+    end = request.transport.get_extra_info(name) if request.transport else None
+    return end if isinstance(end, tuple) else ()
 
 
 def _response(reply: Reply) -> web.Response:

@@ -18,6 +18,8 @@ class Call:
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    near: bool = False
+    """Whether who calls is a process of this machine."""
 
 
 @dataclass(frozen=True, slots=True)

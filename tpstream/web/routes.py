@@ -32,6 +32,8 @@ def table(
         **{("GET", path): route for path, route in assets.routes().items()},
         ("GET", "/health"): get_health,
         ("GET", "/metrics"): get_metrics,
+        ("POST", "/hold"): commands.hold,
+        ("POST", "/release"): commands.release,
         ("GET", "/api/v1/live"): live.get,
         ("GET", "/api/v1/devices"): reads.devices,
         ("GET", f"{device}/telemetry"): reads.telemetry,

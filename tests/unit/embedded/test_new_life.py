@@ -15,6 +15,11 @@ from tpstream.embedded.kept import Kept
 from tpstream.embedded.watch import Watch
 from tpstream.settings import Settings
 
+PORTS = {"6067": "bridge", "6066": "worker"}
+
+deaf: set[str] = set()
+"""What is asked in vain."""
+
 
 class FakeWatch:
     """A part whose worker tells these lags, one after another, the last for ever."""
@@ -44,10 +49,12 @@ class FakeWatch:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     events: list[str] = []
+    deaf.clear()
 
     async def post(url: str, seconds: float) -> bool:
-        events.append(url.rsplit("/", 1)[1])
-        return True
+        address, what = url.rsplit("/", 1)
+        events.append(f"{what} {PORTS[address.rsplit(':', 1)[1]]}")
+        return events[-1] not in deaf
 
     monkeypatch.setattr(ask, "post", post)
     monkeypatch.setattr(lives, "POLL", 0.0)
@@ -72,14 +79,24 @@ def begin(
 
 async def test_it_begins_once_both_workers_have_nothing_left(log: list[str], tmp_path: Path) -> None:
     assert await begin(log, tmp_path, [7, 0], [None, 5, 0, 1, 0], 120).renew()
-    assert log[:5] == ["hold", "stop worker", "stop worker-store", "stop kafka", "start kafka"]
-    assert log[5] == "release"
+    stops = ["stop worker", "stop worker-store", "stop kafka"]
+    assert log[:6] == ["hold bridge", "hold worker", *stops, "start kafka"]
+    assert set(log[6:8]) == {"release bridge", "release worker"}
+
+
+@pytest.mark.parametrize("name", ["bridge", "worker"])
+async def test_it_is_put_off_where_somebody_still_takes_something(name: str, log: list[str], tmp_path: Path) -> None:
+    deaf.add(f"hold {name}")
+    assert not await begin(log, tmp_path, [0], [0], 120).renew()
+    assert any(f"put off, as the {name} does not hold" in event for event in log)
+    assert set(log[-2:]) == {"release bridge", "release worker"}
+    assert not any(event.startswith("stop") for event in log)
 
 
 async def test_it_is_put_off_while_a_worker_lags(log: list[str], tmp_path: Path) -> None:
     assert not await begin(log, tmp_path, [0], [9], 120).renew()
-    assert log[0] == "hold"
-    assert log[-1] == "release"
+    assert log[:2] == ["hold bridge", "hold worker"]
+    assert set(log[-2:]) == {"release bridge", "release worker"}
     assert not any(event.startswith("stop") for event in log)
 
 
@@ -94,7 +111,7 @@ async def test_at_twice_the_bound_devices_are_held_until_the_store_has_caught_up
     renewing = asyncio.create_task(begin(log, tmp_path, [0], lags, 210).renew())
     while not any("held back" in event for event in log):
         await asyncio.sleep(0.001)
-    assert "release" not in log
+    assert "release bridge" not in log
     lags[0] = 0
     assert await renewing
-    assert "release" in log
+    assert "release bridge" in log

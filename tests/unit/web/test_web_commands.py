@@ -107,3 +107,47 @@ async def test_kafka_away_is_unavailable_and_says_that_the_command_may_still_go(
     commands = Commands(sent, patience=0.01)
     with pytest.raises(Unavailable, match="may still be sent: look at /api/v1/commands/"):
         await commands.post(Call({"device": "g1"}, {}, body(method="fan")))
+
+
+async def test_held_it_takes_nothing_until_it_is_released() -> None:
+    sent = Sent()
+    commands = Commands(sent)
+    assert (await commands.hold(Call(near=True))).status == 200
+    reply = await commands.post(Call({"device": "g1"}, {}, body(method="fan")))
+    assert (reply.status, json.loads(reply.body)["remedy"]) == (503, "try again")
+    assert sent.records == []
+    assert (await commands.release(Call(near=True))).status == 200
+    assert (await commands.post(Call({"device": "g1"}, {}, body(method="fan")))).status == 202
+
+
+async def test_a_hold_is_answered_when_kafka_has_what_was_taken_before() -> None:
+    sent, acknowledged = Sent(), asyncio.Event()
+    sent.wait = acknowledged.wait
+    commands = Commands(sent)
+    post = asyncio.create_task(commands.post(Call({"device": "g1"}, {}, body(method="fan"))))
+    await asyncio.sleep(0)
+    hold = asyncio.create_task(commands.hold(Call(near=True)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not hold.done()
+    acknowledged.set()
+    assert (await hold).status == 200
+    assert (await post).status == 202
+
+
+async def test_a_hold_that_kafka_does_not_answer_is_unavailable_and_holds() -> None:
+    sent = Sent()
+    sent.wait = asyncio.Event().wait
+    commands = Commands(sent, patience=0.01)
+    with pytest.raises(Unavailable):
+        await commands.hold(Call(near=True))
+    assert (await commands.post(Call({"device": "g1"}, {}, body(method="fan")))).status == 503
+
+
+async def test_nobody_from_elsewhere_holds_or_releases() -> None:
+    commands = Commands(Sent())
+    assert (await commands.hold(Call())).status == 403
+    assert (await commands.post(Call({"device": "g1"}, {}, body(method="fan")))).status == 202
+    await commands.hold(Call(near=True))
+    assert (await commands.release(Call())).status == 403
+    assert (await commands.post(Call({"device": "g1"}, {}, body(method="fan")))).status == 503
