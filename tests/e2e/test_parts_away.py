@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,13 +15,19 @@ import pytest
 from parts.device import Device
 from parts.fleet import Fleet, whole
 from parts.mqtt_wire import PINGREQ, PINGRESP, connect, split
-from parts.platform import Platform
+from parts.platform import Platform, started
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 MB = 1_000_000
 STORE_AWAY = 20.0
 KAFKA_AWAY = 8.0
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with started(tmp_path_factory.mktemp("away")) as one:
+        yield one
 
 
 @contextmanager
@@ -42,9 +48,8 @@ def unwell(platform: Platform) -> dict[str, Any]:
     return red
 
 
-def test_the_store_is_away(platform: Callable[..., Platform]) -> None:
+def test_the_store_is_away(running: Platform) -> None:
     """Its own writer waits, in bounded memory; alarms and commands do not; then all is stored once."""
-    running = platform()
     fleet = Fleet(running, 50, 500, protocol=mqtt.MQTTv5, pause=0.1, prefix="load")
     device = Device(running, "house-1")
     fleet.start()
@@ -73,12 +78,10 @@ def test_the_store_is_away(platform: Callable[..., Platform]) -> None:
     whole(running, fleet)
     device.close()
     assert "died" not in running.output.read_text()
-    assert running.stop() == 0
 
 
-def test_kafka_is_away(platform: Callable[..., Platform]) -> None:
+def test_kafka_is_away(running: Platform) -> None:
     """Nothing is acknowledged meanwhile, pings are; then all goes on, and the ledger is whole."""
-    running = platform()
     fleet = Fleet(running, 50, 200, protocol=mqtt.MQTTv311, pause=0.05)
     fleet.start()
     running.wait(lambda: len(fleet.ledger.acknowledged) > 1_500)
@@ -95,7 +98,6 @@ def test_kafka_is_away(platform: Callable[..., Platform]) -> None:
     whole(running, fleet, 60)
     running.wait(lambda: unwell(running) == {}, 20)
     assert "died" not in running.output.read_text()
-    assert running.stop() == 0
 
 
 async def pings(platform: Platform, seconds: float) -> list[float]:

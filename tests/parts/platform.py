@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -199,13 +200,20 @@ def platform(tmp_path: Path) -> Iterator[Callable[..., Platform]]:
         one.kill()
 
 
-@pytest.fixture(scope="module")
-def greenhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """One platform with the example's application for all tests of a file; use device numbers of your own."""
-    one = Platform(tmp_path_factory.mktemp("greenhouse"), "--app", str(GREENHOUSE))
+@contextmanager
+def started(data_dir: Path, *arguments: str) -> Iterator[Platform]:
+    """A platform that runs, and afterwards stops in order."""
+    one = Platform(data_dir, *arguments)
     try:
         one.start()
         yield one
         assert one.stop() == 0
     finally:
         one.kill()
+
+
+@pytest.fixture(scope="module")
+def greenhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One platform with the example's application for all tests of a file; use device numbers of your own."""
+    with started(tmp_path_factory.mktemp("greenhouse"), "--app", str(GREENHOUSE)) as one:
+        yield one
