@@ -114,11 +114,23 @@ def test_interrupted_twice_it_kills(up: Callable[..., Up]) -> None:
     one.until_ready()
     one.interrupt()
     one.until(lambda: "stopping in order" in one.said)
+    time.sleep(1.0)
     began = time.monotonic()
     one.interrupt()
     one.end()
     assert time.monotonic() - began < 2
     assert one.pids() == {}
+
+
+def test_two_signals_at_once_are_one_request(up: Callable[..., Up]) -> None:
+    one = up("bridge=--stop 1")
+    one.until_ready()
+    for _ in range(3):
+        one.process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)  # or the kernel makes them one
+    assert one.end() == 0
+    assert "kill" not in one.said.replace("once more kills", "")
+    assert one.of("stopped") == ["bridge", "simulator", "worker", "worker-store", "store"]
 
 
 def test_interrupted_while_it_starts_it_stops_too(up: Callable[..., Up]) -> None:

@@ -36,6 +36,9 @@ RENEW_AGAIN = 30.0
 DRAIN_SHARE = 0.7
 """Share of a worker's time to stop in which it may work off what is left."""
 
+ONE_STROKE = 1.0
+"""Seconds within which a second signal belongs to the first."""
+
 STOP_HOLD = 1.0
 """Seconds that the worker has to stop taking commands, at a stop."""
 
@@ -57,6 +60,7 @@ class Supervisor:
         self._say = say
         self._started = started
         self._stop = asyncio.Event()
+        self._asked_at = 0.0
         self._failure: asyncio.Future[PartFailed] = asyncio.get_running_loop().create_future()
         self._logs = {name: LogFile(settings.data_dir / "log" / f"{name}.log") for name in all_parts}
         self.watches = {name: Watch(part, self._logs[name], say, self._fail) for name, part in all_parts.items()}
@@ -70,7 +74,10 @@ class Supervisor:
             self._lives = Lives(settings, self.watches, self._keeper, say)
 
     def request_stop(self, signal_name: str) -> None:
-        """Stop in order; asked a second time, kill everything."""
+        """Stop in order; asked again, and not by the same stroke (`timeout` sends two signals), kill everything."""
+        now = time.monotonic()
+        if self._stop.is_set() and now - self._asked_at < ONE_STROKE:
+            return
         if self._stop.is_set():
             self._say("up", f"{signal_name} again: killing everything")
             for watch in self.watches.values():
@@ -78,6 +85,7 @@ class Supervisor:
                     watch.process.kill()
         else:
             self._say("up", f"{signal_name}: stopping in order; once more kills")
+            self._asked_at = now
         self._stop.set()
 
     async def run(self) -> int:
