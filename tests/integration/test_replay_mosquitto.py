@@ -15,7 +15,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pandas as pd
 import pytest
-from parts.mosquitto import PERSISTENT, Mosquitto
+from parts.mosquitto import Mosquitto
 from vega_datasets import local_data
 
 from tpstream.simulator.csv_messages import csv_file
@@ -90,7 +90,7 @@ async def test_a_broker_that_goes_away_in_between_costs_nothing(
     new_mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     """What was not acknowledged is sent again: all of it, and in order but for the repeats."""
-    mosquitto = new_mosquitto(PERSISTENT + "user root\n")  # started by root it else may not write its own folder
+    mosquitto = new_mosquitto()
     path = tmp_path / "long.csv"
     path.write_text("time,n\n" + "".join(f"{1_700_000_000 + n},{n}\n" for n in range(600)))
     said: list[str] = []

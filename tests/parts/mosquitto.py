@@ -43,7 +43,9 @@ class Mosquitto:
         self.folder = folder
         self._file = folder / "mosquitto.conf"
         place = f"persistence_location {folder}/\n" if "persistence true" in config else ""
-        self._file.write_text(f"listener {self.port} 127.0.0.1\n{place}{config}")
+        # Run by root it would become another user, who may not write here.
+        user = "user root\n" if os.geteuid() == 0 else ""
+        self._file.write_text(f"listener {self.port} 127.0.0.1\n{user}{place}{config}")
         self.process: subprocess.Popen[bytes]
         self.start()
 
