@@ -12,6 +12,7 @@ from dataclasses import replace
 import click
 
 from tpstream.cli.context import pass_settings
+from tpstream.embedded.lock import refuse_beside_up
 from tpstream.errors import ConfigurationError
 from tpstream.settings import Settings
 
@@ -26,9 +27,11 @@ LOOK_SECONDS = 0.2
 def worker(settings: Settings, roles: str | None, app: str | None) -> None:
     """Run the agents: decode, windows, rules and downlink (role process), and store.
 
-    Several roles are as many processes; if one ends, the others are stopped.
+    Several roles are as many processes; if one ends, the others are stopped. `tpstream up` starts
+    workers of its own; this is for a Kafka and a store that run elsewhere.
     """
     names = _roles(settings.roles if roles is None else roles)
+    refuse_beside_up(settings.data_dir)
     settings = replace(settings, roles=",".join(names), app=settings.app if app is None else app)
     if len(names) > 1:
         click.get_current_context().exit(_supervise(settings, names))

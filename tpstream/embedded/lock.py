@@ -45,7 +45,7 @@ class Lock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._fd, 20).decode(errors="replace").strip() or "unknown"
+            holder = _holder(self._fd)
             os.close(self._fd)
             raise ConfigurationError(
                 f"another `tpstream up` (pid {holder}) runs in {folder}; stop it, or set TPSTREAM_DATA_DIR"
@@ -58,3 +58,30 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._fd)
+
+
+def refuse_beside_up(data_dir: Path) -> None:
+    """ConfigurationError where the folder is that of a `tpstream up` which did not start this process.
+
+    Two workers would write the same state and take each other's place in `run/`, so that `up` no
+    longer finds its own when it stops them.
+    """
+    try:
+        fd = os.open(data_dir / "up.lock", os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(fd)
+        if holder != str(os.getppid()):
+            raise ConfigurationError(
+                f"`tpstream up` (pid {holder}) has workers of its own in {data_dir}; to run your Python there "
+                "start it again as `tpstream up --app DIR`, or set TPSTREAM_DATA_DIR to another folder"
+            ) from None
+    finally:
+        os.close(fd)
+
+
+def _holder(fd: int) -> str:
+    return os.read(fd, 20).decode(errors="replace").strip() or "unknown"

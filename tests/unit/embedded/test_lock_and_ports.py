@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tpstream.embedded import ports
-from tpstream.embedded.lock import Lock
+from tpstream.embedded.lock import Lock, refuse_beside_up
 from tpstream.embedded.logfile import LogFile
 from tpstream.errors import ConfigurationError, TpstreamError
 
@@ -38,6 +38,20 @@ def test_the_second_is_told_who_was_first(tmp_path: Path) -> None:
         pass
     with Lock(tmp_path):  # released
         pass
+
+
+def test_a_worker_is_refused_the_folder_of_an_up_that_did_not_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_beside_up(tmp_path / "nowhere")
+    with Lock(tmp_path):
+        with pytest.raises(ConfigurationError, match=rf"pid {os.getpid()}\).*up --app DIR.*TPSTREAM_DATA_DIR"):
+            refuse_beside_up(tmp_path)
+        holder = os.getpid()
+        monkeypatch.setattr(os, "getppid", lambda: holder)
+        refuse_beside_up(tmp_path)  # started by it
+    monkeypatch.undo()
+    refuse_beside_up(tmp_path)  # released
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path: Path) -> None:
