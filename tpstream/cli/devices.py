@@ -20,9 +20,12 @@ from tpstream.settings import Settings
 from tpstream.uplink.dialects import valid_number
 
 
-@click.group()
-def devices() -> None:
-    """List, show, add and remove devices. A change is live within a second."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def devices(context: click.Context) -> None:
+    """List, show, add and remove devices. A change is live within a second. Without COMMAND: list."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_)
 
 
 @devices.command(name="list")
