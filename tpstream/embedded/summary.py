@@ -36,7 +36,7 @@ def summary(settings: Settings, names: set[str], *, program: str, publisher: str
         "  Try:",
         f"    {_publish(settings, publisher)}",
         f"""    {program} sql "SELECT device, key, ts, number FROM telemetry_latest ORDER BY ts DESC LIMIT 5\"""",
-        f"""    {program} send {_device(names)} fan '{{"on":true}}'""",
+        f"    {program} {_act(names)}",
         "",
     ]
     if parts.KAFKA in names:
@@ -70,11 +70,15 @@ def _publish(settings: Settings, publisher: str | None) -> str:
         return f"{publisher} {where}-p {settings.mqtt_port} -q 1 -t {TOPIC} -m '{PAYLOAD}'"
     python = shlex.quote(str(_near(Path(sys.executable))))
     call = f'single("{TOPIC}", """{PAYLOAD}""", 1, hostname="{settings.host}", port={settings.mqtt_port})'
-    return f"{python} -c 'from paho.mqtt.publish import single; {call}'"
+    # paho logs its own good-bye as an error, which Python shows where nobody set up logging.
+    return f"{python} -c 'import logging, paho.mqtt.publish as mqtt; logging.disable(); mqtt.{call}'"
 
 
-def _device(names: set[str]) -> str:
-    return "greenhouse-1" if parts.SIMULATOR in names else "my-first"
+def _act(names: set[str]) -> str:
+    """A command where somebody is there to answer it, else the way to have somebody."""
+    if parts.SIMULATOR in names:
+        return """send greenhouse-1 fan '{"on":true}'"""
+    return "simulate --devices 2  # greenhouses that answer the command fan"
 
 
 def _near(path: Path) -> Path:

@@ -38,6 +38,12 @@ def test_it_shows_a_publish_a_query_and_a_command_that_a_shell_understands(publi
     assert command == ["tpstream", "send", "greenhouse-1", "fan", '{"on":true}']
 
 
+def test_without_devices_it_shows_how_to_have_some_instead_of_a_command_that_nobody_answers() -> None:
+    text = summary(Settings(), ALL - {SIMULATOR}, program="tpstream", publisher="mosquitto_pub")
+    assert "tpstream simulate" in text
+    assert " send " not in text
+
+
 def test_it_says_what_the_broker_may_lose_only_where_it_is_ours() -> None:
     def said(names: set[str]) -> bool:
         return "memory" in summary(Settings(data_dir=Path("var")), names, program="tpstream", publisher=None)
