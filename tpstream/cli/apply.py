@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ def apply(settings: Settings, directory: Path, check: bool, as_json: bool) -> No
 
     What is published is live on every worker within a second. If anything is wrong all of it
     is refused, each problem with its file and line, and what runs stays. Python is checked
-    here, and reaches workers by `tpstream worker --app DIR`.
+    here, and runs once `tpstream up --app DIR` (or `tpstream worker --app DIR`) is started with it.
     """
     from tpstream.devices import application, publish
 
@@ -42,5 +43,8 @@ def apply(settings: Settings, directory: Path, check: bool, as_json: bool) -> No
         output.as_json({**msgspec.to_builtins(changes), "nothing": changes.nothing, "stale_workers": stale})
         return
     click.echo(str(changes))
-    for worker in stale:
-        click.echo(f"  {worker} runs another version of the Python package; restart it to take {changes.package}")
+    if stale:
+        click.echo(
+            f"  its Python (version {changes.package}) does not run yet in: {', '.join(stale)}; start again with "
+            f"`tpstream up --app {shlex.quote(str(directory))}` (or `tpstream worker --app …`)"
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tpstream.devices import profiles
-from tpstream.devices.manifest import read_manifest
+from tpstream.devices.manifest import FILE, read_manifest
 from tpstream.devices.package import Declared, Package, check_package, package_version
 from tpstream.devices.package import import_package as import_package
 from tpstream.devices.profiles import ProfileDefinition
@@ -83,7 +83,9 @@ def load(directory: Path, settings: Settings) -> Application:
             imported = Package(manifest.name, manifest.package, package_version(directory, manifest.package))
         # Where the import failed, what is missing cannot be told.
         problems += [
-            _no_window(rule, declared) for rule, _ in found_rules.values() if rule.window not in declared.windows
+            _no_window(rule, declared, manifest.package)
+            for rule, _ in found_rules.values()
+            if rule.window not in declared.windows
         ]
     if problems:
         raise ConfigurationError("\n".join(problems))
@@ -155,8 +157,13 @@ def _compile(source: _Source, settings: Settings) -> None:
         raise ConfigurationError(f"{at}; mend the script") from None
 
 
-def _no_window(rule: Rule, declared: Declared) -> str:
+def _no_window(rule: Rule, declared: Declared, package: str) -> str:
     file, line = rule.window_at
+    if not package:
+        return (
+            f"{file}:{line}: field window: names {rule.window!r}, but {FILE} names no Python package to declare it; "
+            f'add package = "NAME" to {FILE}, and app.window to that package'
+        )
     there = f"declared there: {', '.join(declared.windows)}" if declared.windows else "it declares none"
     return (
         f"{file}:{line}: field window: names {rule.window!r}, which the application's Python package does not "

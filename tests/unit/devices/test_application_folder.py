@@ -108,7 +108,7 @@ def test_a_script_above_the_bound_is_refused(folder: Folder) -> None:
 def test_a_rule_needs_a_window_even_without_a_package(folder: Folder) -> None:
     [line] = problems(folder({"app.toml": 'name = "demo"', "rules/hot.yaml": RULE}))
     assert line.startswith("rules/hot.yaml:2: field window")
-    assert "it declares none" in line
+    assert "app.toml names no Python package" in line
 
 
 @pytest.mark.parametrize(
