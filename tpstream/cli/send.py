@@ -24,6 +24,11 @@ ENDED = {
     CommandState.CANCELLED,
     CommandState.FAILED,
 }
+WORDS = {
+    CommandState.ENCODED: "on its way",
+    CommandState.SENT: "the broker has it",
+    CommandState.DELIVERED: "the device has it",
+}
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 """Waited beyond the command's own time, for its end to be stored."""
@@ -33,8 +38,16 @@ GRACE_SECONDS = 10.0
 @click.argument("device")
 @click.argument("method")
 @click.argument("params", default="", metavar="[PARAMS]")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds to wait for the device's answer.")
-@click.option("--attempts", type=click.IntRange(1), help="Times it may be sent; 1: at most once.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds to wait for the answer, each time it is sent.  [default: TPSTREAM_COMMAND_TIMEOUT]",
+)
+@click.option(
+    "--attempts",
+    type=click.IntRange(1),
+    help="Times it may be sent; 1: at most once.  [default: TPSTREAM_COMMAND_ATTEMPTS]",
+)
 @click.option("--no-wait", is_flag=True, help="Do not wait for the result; print the command's id.")
 @json_option
 @pass_settings
@@ -70,7 +83,8 @@ def send(
         output.as_json(found)
     else:
         took = (found["updated_at"] - found["created_at"]) / 1000
-        click.echo(f"{found['state']} after {took:.2f} s{_result(found)}")
+        sent_often = f", sent {n} times" if (n := found.get("attempts", 1)) > 1 else ""
+        click.echo(f"{found['state']} after {took:.2f} s{sent_often}{_result(found)}")
     if found["state"] != CommandState.SUCCEEDED:
         click.get_current_context().exit(1)
 
@@ -106,7 +120,8 @@ def _wait(settings: Settings, id: str, patience: float, quiet: bool) -> dict[str
         status, answer = request(settings.host, settings.web_port, "GET", f"/api/v1/commands/{id}")
         if status == 200:
             if answer["state"] not in (state, *ENDED) and not quiet:
-                click.echo(f"{answer['state']} …")
+                words = WORDS.get(answer["state"])
+                click.echo(f"{answer['state']}, {words} …" if words else f"{answer['state']} …")
             state = answer["state"]
             if state in ENDED:
                 assert isinstance(answer, dict)

@@ -79,8 +79,8 @@ def life_of_a_command(*states: str, result: str = "") -> Callable[[str, str, byt
 @pytest.mark.parametrize(
     ("states", "code", "out"),
     [
-        (("", "QUEUED", "SENT", "SUCCEEDED"), 0, 'SENT …\nSUCCEEDED after 0.50 s: {"result":0}\n'),
-        (("SENT", "REFUSED"), 1, 'SENT …\nREFUSED after 0.50 s: {"result":0}\n'),
+        (("", "QUEUED", "SENT", "SUCCEEDED"), 0, 'SENT, the broker has it …\nSUCCEEDED after 0.50 s: {"result":0}\n'),
+        (("SENT", "REFUSED"), 1, 'SENT, the broker has it …\nREFUSED after 0.50 s: {"result":0}\n'),
         (("TIMED_OUT",), 1, 'TIMED_OUT after 0.50 s: {"result":0}\n'),
     ],
 )
