@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from connectors.mqtt_bridge.counts import Counts
 from connectors.mqtt_bridge.downlink import Downlink
 from tpstream.bus import topics
+from tpstream.bus.life import newest
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class DownlinkReader:
         self._consumer: Any = None
         self._lives: Any = None
         self._task: asyncio.Task[None] | None = None
-        self._life: bytes | None = None
+        self._life: str | None = None
 
     async def start(self) -> None:
         """Find the ends, and follow from there in the background. Waits for Kafka."""
@@ -129,13 +130,13 @@ class DownlinkReader:
         for place in self._places:
             self._consumer.seek(place, 0)
 
-    async def _read_life(self) -> bytes:
+    async def _read_life(self) -> str:
         """The newest life record as it is now; waits until there is one."""
         while True:
             self._lives.seek(_LIFE, 0)
-            found = (await self._lives.getmany(_LIFE, timeout_ms=1_000)).get(_LIFE)
-            if found:
-                return found[-1].value  # type: ignore[no-any-return]
+            found = newest((await self._lives.getmany(_LIFE, timeout_ms=1_000)).get(_LIFE, ()))
+            if found is not None:
+                return found.id
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
@@ -157,19 +158,21 @@ class DownlinkReader:
                 self.available = True
                 for some in records.values():
                     for record in some:
-                        await self._publish(record)
+                        await self.publish(record)
             except Exception as error:  # whatever it is, downlinks must not end with it
                 if self.available:
                     log.warning("the downlink topic cannot be read (%s); trying again", error)
                 self.available = False
                 await asyncio.sleep(0.5)
 
-    async def _publish(self, record: Any) -> None:
+    async def publish(self, record: Any) -> None:
+        """Hand one record to the way in; what is none of ours is passed over."""
         self._counts.downlinks += 1
         downlink = Downlink.read(record.key, record.value, record.headers)
         if downlink is None:
             self._counts.downlinks_unreadable += 1
-            log.warning("%s-%d@%d is no publish to a device: passed over", *record[:3])
+            place = f"{record.topic}-{record.partition}@{record.offset}"
+            log.warning("%s is no publish to a device: passed over", place)
             return
         await self._publisher.room()
         self._publisher.deliver(downlink)

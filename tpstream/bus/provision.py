@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from tpstream.bus import topics
+from tpstream.bus.life import newest
 from tpstream.bus.position import Life
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 from tpstream.messages import LifeRecord
@@ -93,14 +94,13 @@ async def read_life(bootstrap: str) -> LifeRecord | None:
             place = aiokafka.TopicPartition(topics.life.name, 0)
             consumer.assign([place])
             await consumer.seek_to_beginning(place)
-            newest: LifeRecord | None = None
+            found: LifeRecord | None = None
             while True:
-                for record in (await consumer.getmany(place, timeout_ms=200)).get(place, ()):
-                    newest = topics.life.decode(record.value)
+                found = newest((await consumer.getmany(place, timeout_ms=200)).get(place, ())) or found
                 # The end is the high watermark of a fetch: ListOffsets is wrong on the embedded broker.
                 end = consumer.highwater(place)
                 if end is not None and await consumer.position(place) >= end:
-                    return newest
+                    return found
     except (KafkaError, TimeoutError, OSError) as error:
         raise Unavailable(f"Kafka at {bootstrap}: the life could not be read: {error or 'no answer in 10 s'}") from None
     finally:

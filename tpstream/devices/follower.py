@@ -19,7 +19,7 @@ import aiokafka
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from tpstream.bus import topics
-from tpstream.errors import TpstreamError
+from tpstream.bus.life import newest
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +145,11 @@ class Follower:
         if not records:
             return False
         self._answered = time.monotonic()
-        try:
-            newest = topics.life.decode(records[-1].value).id
-        except TpstreamError as error:
-            log.error("configuration: %s", error)
+        life = newest(records)
+        if life is None:
             return False
-        before, self._life = self._life, newest
-        return before not in ("", newest)
+        before, self._life = self._life, life.id
+        return before not in ("", life.id)
 
     async def _is_complete(self, consumer: Any) -> bool:
         for place in self._places:
