@@ -210,7 +210,7 @@ class _Decoder:
             topic=(header(record.headers, "topic") or b"").decode(errors="replace"),
             payload=(record.value or b"")[:MAX_DEAD_PAYLOAD],
             detail=problem.detail,
-            headers=tuple((name, value) for name, value in record.headers),
+            headers=tuple((name, value or b"") for name, value in record.headers),
             source_life=position.life.hex(),
             source_partition=position.partition,
             source_offset=position.offset,

@@ -81,6 +81,8 @@ async def _try(
         try:
             async with asyncio.timeout(lane.services.settings.handler_seconds):
                 await agent.handler(batch)
+            lane.waiting.pop(agent.name, None)
+            await lane.accept(agent, batch)
         except Unavailable as error:
             lane.undo(agent, partition)
             if agent.name not in lane.waiting:
@@ -89,20 +91,19 @@ async def _try(
             metrics.HANDLER_ERRORS.labels(agent.name, "unavailable").inc()
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             lane.undo(agent, partition)
-            raise
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: something that the handler awaited was, and the handler let it through.
+            metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
+            return error
         except Exception as error:
             lane.undo(agent, partition)
             metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
             return error
         else:
-            lane.waiting.pop(agent.name, None)
-            try:
-                await lane.accept(agent, batch)
-            except asyncio.CancelledError:
-                lane.undo(agent, partition)
-                raise
             _remember(lane, agent, len(records), poison=False)
             metrics.BATCHES.labels(agent.name).inc()
             metrics.MESSAGES.labels(agent.name).inc(len(records))
@@ -141,7 +142,7 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
         topic=(header(record.headers, "topic") or batch.topic.name.encode()).decode(errors="replace"),
         payload=record.value or b"",
         detail=one_line(failure),
-        headers=tuple((name, value) for name, value in record.headers),
+        headers=tuple((name, value or b"") for name, value in record.headers),
         attempts=ATTEMPTS,
         source_life=batch.life.hex(),
         source_partition=batch.partition,

@@ -59,12 +59,11 @@ class Checkpoint:
         self.count = 0
         self.stopping = False
         self._lock = asyncio.Lock()
+        self._assignment = 0
+        """Counts how often partitions were let go: a checkpoint of before must not go on after."""
 
     async def run(self, interval: float) -> None:
-        """A checkpoint every `interval` seconds, or at once when a sink is full, until `stopping`.
-
-        Never cancel it within a checkpoint: what that had prepared would be forgotten.
-        """
+        """A checkpoint every `interval` seconds, or at once when a sink is full, until `stopping`."""
         while not self.stopping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.lane.full.wait(), interval)
@@ -74,7 +73,11 @@ class Checkpoint:
                 log.warning("checkpoint dropped: %s", error)
 
     async def take(self) -> None:
-        """Make durable what was handed over until now; waits for parts that are away, for as long as it takes."""
+        """Make durable what was handed over until now; waits for parts that are away, for as long as it takes.
+
+        Raises Superseded where the partitions were let go, or lost, meanwhile. If it ends early, by that
+        or by cancellation, what it had prepared is for the next one to write.
+        """
         async with self._lock:
             began = time.monotonic()
             offsets = {
@@ -82,32 +85,54 @@ class Checkpoint:
                 for place, progress in self.lane.progress.items()
                 if (acknowledged := progress.acknowledged()) > progress.committed
             }
-            prepared = {
-                (table.name, number): written
-                for table in self.tables
-                for number in self.states
-                if (written := table.at(number).prepare()).values
-            }
+            parts = {(table.name, number): table.at(number) for table in self.tables for number in self.states}
+            prepared = {place: written for place, part in parts.items() if (written := part.prepare()).values}
             if not offsets and not prepared and not self.lane.full.is_set():
                 return
-            flushes = [asyncio.ensure_future(self._flush(sink)) for sink in self.sinks]
-            await asyncio.gather(*flushes)
-            await self._write_changelogs(prepared)
-            if offsets:
-                await self._until_available(lambda: self.commit(offsets))
-            for place, offset in offsets.items():
-                if place in self.lane.progress:
-                    self.lane.progress[place].committed = offset
-            await self._write_states(prepared)
+            try:
+                await self._make_durable(offsets, prepared)
+            except BaseException:
+                # RocksDB would be marked as further than this by the next one, and these values be missing in it.
+                for place, written in prepared.items():
+                    parts[place].take_back(written)
+                self.failing = ""
+                raise
             self.seconds = time.monotonic() - began
             self.count += 1
             metrics.CHECKPOINT_SECONDS.labels(self.group.removeprefix("tpstream-")).observe(self.seconds)
             await self.lane.made_room()
 
-    async def _flush(self, sink: Sink) -> None:
+    def let_go(self) -> None:
+        """The partitions are not ours any more: close their state, and have a checkpoint in hand end."""
+        self._assignment += 1
+        for state in self.states.values():
+            state.close()
+        self.states = {}
+        for table in self.tables:
+            table.partitions.clear()
+
+    async def _make_durable(self, offsets: Mapping[Place, int], prepared: Mapping[tuple[str, int], Prepared]) -> None:
+        assignment, states = self._assignment, dict(self.states)
+        await asyncio.gather(*(self._flush(sink, assignment) for sink in self.sinks))
+        self._still(assignment)
+        await self._write_changelogs(prepared)
+        self._still(assignment)
+        if offsets:
+            await self._until_available(lambda: self.commit(offsets), assignment)
+        self._still(assignment)
+        for place, offset in offsets.items():
+            if place in self.lane.progress:
+                self.lane.progress[place].committed = offset
+        await self._write_states(prepared, states, assignment)
+
+    def _still(self, assignment: int) -> None:
+        if self._assignment != assignment:
+            raise Superseded("the partitions were let go before it was finished; what it held comes again")
+
+    async def _flush(self, sink: Sink, assignment: int) -> None:
         while True:
             try:
-                await self._until_available(sink.flush)
+                await self._until_available(sink.flush, assignment)
                 return
             except Rejected as rejected:
                 log.error("%s refuses %d rows for good: %s", sink.name, len(rejected.rows), rejected)
@@ -123,9 +148,11 @@ class Checkpoint:
                 self.producer.add(names[name], number, key.encode(), value, (), now)
         await self.producer.flush()
 
-    async def _write_states(self, prepared: Mapping[tuple[str, int], Prepared]) -> None:
+    async def _write_states(
+        self, prepared: Mapping[tuple[str, int], Prepared], states: Mapping[int, PartitionState], assignment: int
+    ) -> None:
         offsets = self.changelog_ends
-        for number, state in self.states.items():
+        for number, state in states.items():
             tables = {name: written.values for (name, n), written in prepared.items() if n == number}
             ends = {
                 name: offsets[changelog_of(self.group, table), number]
@@ -133,7 +160,7 @@ class Checkpoint:
                 if name in tables and (changelog_of(self.group, table), number) in offsets
             }
             if tables:
-                await self._until_available(lambda s=state, t=tables, e=ends: self._write(s, t, e))  # type: ignore[misc]
+                await self._until_available(lambda s=state, t=tables, e=ends: self._write(s, t, e), assignment)  # type: ignore[misc]
 
     async def _write(
         self, state: PartitionState, tables: Mapping[str, Mapping[str, bytes | None]], ends: Mapping[str, int]
@@ -145,9 +172,10 @@ class Checkpoint:
         """The offset behind the last confirmed record of each changelog partition."""
         return self.producer.ends
 
-    async def _until_available(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _until_available(self, step: Callable[[], Awaitable[None]], assignment: int) -> None:
         delay = 0.1
         while True:
+            self._still(assignment)
             try:
                 await step()
             except Unavailable as error:

@@ -21,7 +21,7 @@ from aiokafka import ConsumerRecord
 
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Services
-from tpstream.bus.attempt import Poison, run_batch
+from tpstream.bus.attempt import Poison, one_line, run_batch
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.sink import Sink
@@ -85,6 +85,10 @@ class Lane:
         """Agents that wait for a part that is away, and for which."""
         self.full = asyncio.Event()
         """Set when a sink is full: a checkpoint is wanted now."""
+        self.failure = ""
+        """Why a partition stands still that nothing would move again; empty: none does."""
+        self.failed = asyncio.Event()
+        """Set with it: the worker is to end, so that its successor begins anew."""
         self._room = asyncio.Condition()
         self._pause, self._resume = pause, resume
         self._by_topic: dict[str, list[Agent]] = {}
@@ -126,9 +130,10 @@ class Lane:
                 if slot not in self._tasks:
                     self._queues[slot] = asyncio.Queue()
                     self._waiting_lists[slot] = deque()
-                    self._tasks[slot] = asyncio.create_task(
+                    task = self._tasks[slot] = asyncio.create_task(
                         self._work(agent, partition), name=f"{agent.name}-{partition}"
                     )
+                    task.add_done_callback(self._ended)
 
     async def drain(self, patience: float) -> None:
         """Stop taking batches and wait for the handlers in hand; what they cannot finish is undone."""
@@ -202,6 +207,21 @@ class Lane:
                 if self._draining:
                     return
                 await run_batch(self, agent, topic, partition, records[start : start + LONGEST_BATCH])
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that ends otherwise than by `drain` would leave its partition standing still in silence."""
+        if task.cancelled():
+            error: BaseException | None = None if self._draining else asyncio.CancelledError()
+        else:
+            error = task.exception()
+        if error is not None:
+            self.fail(f"{task.get_name()} ended: {one_line(error)}")
+
+    def fail(self, reason: str) -> None:
+        """Have the worker end: something happened that would leave a partition standing still."""
+        log.error("%s", reason)
+        self.failure = self.failure or reason
+        self.failed.set()
 
     @staticmethod
     def _next(waiting: deque[tuple[Topic[Any], list[ConsumerRecord]]]) -> tuple[Topic[Any], list[ConsumerRecord]]:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from tpstream.bus.agent import Agent, Services
+from tpstream.bus.attempt import one_line
 from tpstream.bus.checkpoint import Checkpoint, OnRejected, Superseded
 from tpstream.bus.faust_app import LaneApp
 from tpstream.bus.lane import Lane, Place, TopicSink
@@ -80,6 +81,7 @@ class Runner:
         watching = [
             asyncio.create_task(self._watch_faust(starting)),
             asyncio.create_task(self._watch_life()),
+            asyncio.create_task(self._watch_lane()),
             asyncio.create_task(stop.wait()),
         ]
         try:
@@ -99,6 +101,14 @@ class Runner:
         return sum(self.faust.lag().values()) if self.assigned else -1
 
     async def _on_assigned(self, places: set[Place]) -> None:
+        try:
+            await self._take_over(places)
+        except Exception as error:
+            # The Kafka client would log this and go on, and we would wait for partitions for ever.
+            self.lane.fail(str(error) if isinstance(error, TpstreamError) else one_line(error))
+            raise
+
+    async def _take_over(self, places: set[Place]) -> None:
         record = await read_life(self.settings.bootstrap)
         if record is None:
             raise TpstreamError(
@@ -141,11 +151,7 @@ class Runner:
         except (TimeoutError, Superseded) as error:
             log.warning("the last checkpoint was not finished (%r); what it held comes again", error)
         self.lane.release()
-        for state in self.checkpoint.states.values():
-            state.close()
-        self.checkpoint.states = {}
-        for table in self.checkpoint.tables:
-            table.partitions.clear()
+        self.checkpoint.let_go()
         for call in self.on_release:
             call()
 
@@ -166,6 +172,11 @@ class Runner:
             raise ConfigurationError(f"{where} has been taken; set TPSTREAM_WEB_PORT to a free port") from None
         await self.faust.wait_until_stopped()
         raise TpstreamError(f"Faust stopped: {self.faust.crash_reason or 'no reason given'}")
+
+    async def _watch_lane(self) -> None:
+        """An agent's task that ended by an error leaves a partition standing still: start anew."""
+        await self.lane.failed.wait()
+        raise TpstreamError(f"{self.lane.failure}; this worker starts anew")
 
     async def _watch_life(self) -> None:
         """A life that began under our feet: start anew, as nothing in hand means anything in it."""

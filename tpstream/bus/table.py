@@ -172,6 +172,10 @@ class TablePartition(Generic[V]):
         self._dirty.clear()
         return Prepared(values)
 
+    def take_back(self, prepared: Prepared) -> None:
+        """What a checkpoint had prepared and could not finish belongs to the next one."""
+        self._dirty.update(prepared.values)
+
     def touch_all(self) -> None:
         """Have the next checkpoint write every value (a new life's changelog starts empty)."""
         self._dirty.update(self._entries)

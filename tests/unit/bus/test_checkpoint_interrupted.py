@@ -1,0 +1,145 @@
+"""A checkpoint that ends early forgets nothing, and does not go on with partitions that were let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from tpstream.bus.agent import Agent
+from tpstream.bus.checkpoint import Checkpoint, Superseded
+from tpstream.bus.lane import Lane, Place
+from tpstream.bus.position import Life, Position
+from tpstream.bus.state import PartitionState
+from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.topics import uplink_raw
+from tpstream.errors import Unavailable
+from tpstream.settings import Settings
+
+LIFE = Life(bytes([1] * 16))
+CHANGELOG = ("g-counts-changelog", 0)
+
+
+class Count(msgspec.Struct):
+    n: int
+
+
+class Log:
+    """A changelog that takes everything at once; a sink, too, that is away as long as `away` is set."""
+
+    name = "log"
+    pending = 0
+
+    def __init__(self) -> None:
+        self.ends: dict[Place, int] = {}
+        self.values: dict[str, bytes | None] = {}
+        self.away = False
+
+    def add(self, topic: str, partition: int, key: bytes, value: bytes | None, *rest: Any) -> None:
+        self.values[key.decode()] = value
+        self.ends[topic, partition] = self.ends.get((topic, partition), 0) + 1
+
+    async def flush(self) -> None:
+        if self.away:
+            raise Unavailable("the log is away")
+
+    async def close(self) -> None: ...
+
+
+class Bench:
+    """A checkpoint over one table partition, and commits that can be refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self.table = Table("counts", Count)
+        self.log = Log()
+        self.refuse = False
+        self.committed: list[Mapping[Place, int]] = []
+        agent = Agent("count", self.handler, (uplink_raw,), (self.table,), "process")
+        services: Any = SimpleNamespace(settings=Settings.load({}))
+        self.lane = Lane([agent], services, self.log)
+        self.checkpoint = Checkpoint(
+            self.lane, self.log, [self.log], "g", self.commit, lambda sink, error: None  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.folder = folder
+        self.begin()
+
+    async def handler(self, batch: Any) -> None: ...
+
+    def begin(self) -> None:
+        self.table.partitions[0] = TablePartition(self.table, 0, LIFE)
+        self.state = PartitionState(self.folder / "0")
+        self.checkpoint.states = {0: self.state}
+
+    async def commit(self, offsets: Mapping[Place, int]) -> None:
+        if self.refuse:
+            raise Superseded("offsets were not committed")
+        self.committed.append(offsets)
+
+    def write(self, key: str, offset: int) -> None:
+        part = self.table.at(0)
+        part.put(key, Count(offset), Position(LIFE, 0, offset))
+        part.accept()
+
+    def acknowledge(self, offset: int) -> None:
+        self.lane.assign([(uplink_raw.name, 0)], LIFE)
+        progress = self.lane.progress[uplink_raw.name, 0]
+        progress.done["count"], progress.committed = offset, 0
+
+    def on_disk(self) -> set[str]:
+        return {key for key, _ in self.state.values("counts")}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_what_a_refused_commit_had_prepared_is_written_by_the_next_checkpoint(bench: Bench) -> None:
+    bench.write("a", 1)
+    bench.acknowledge(2)
+    bench.refuse = True
+    with pytest.raises(Superseded):
+        await bench.checkpoint.take()
+    bench.refuse = False
+    bench.write("b", 2)
+    await bench.checkpoint.take()
+    # The disk says how far it is in the changelog: whatever stands before that must be on it.
+    assert bench.state.meta.offsets == {"counts": bench.log.ends[CHANGELOG]}
+    assert bench.on_disk() == {"a", "b"}
+
+
+async def test_what_a_cancelled_checkpoint_had_prepared_is_written_by_the_next_one(bench: Bench) -> None:
+    bench.write("a", 1)
+    bench.log.away = True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await bench.checkpoint.take()
+    bench.log.away = False
+    await bench.checkpoint.take()
+    assert bench.on_disk() == {"a"}
+    assert not bench.checkpoint.failing
+
+
+async def test_a_checkpoint_does_not_go_on_after_its_partitions_were_let_go(bench: Bench) -> None:
+    bench.write("a", 1)
+    bench.acknowledge(2)
+    bench.log.away = True
+    held = asyncio.create_task(bench.checkpoint.take())
+    while not bench.checkpoint.failing:
+        await asyncio.sleep(0)
+    await bench.lane.drain(1.0)
+    bench.lane.release()
+    bench.checkpoint.let_go()
+    bench.begin()  # the same partition comes back: to its changelog, offset and disk the old cut is nothing
+    bench.log.away = False
+    with pytest.raises(Superseded):
+        await held
+    assert bench.log.values == {}
+    assert bench.committed == []
+    await bench.checkpoint.take()
+    assert bench.on_disk() == set()

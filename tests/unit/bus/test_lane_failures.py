@@ -1,0 +1,148 @@
+"""What goes wrong around a handler ends in a dead letter or ends the worker; nothing stands still in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tpstream.bus import topics
+from tpstream.bus.agent import Agent, Handler
+from tpstream.bus.batch import Batch, Outgoing
+from tpstream.bus.lane import Lane
+from tpstream.bus.position import Life
+from tpstream.errors import Rejected, Unavailable
+from tpstream.settings import Settings
+from tpstream.testing import FakeRecord
+
+LIFE = Life(bytes([1] * 16))
+
+
+class Sent:
+    """A topic sink that keeps what it is given, and can be told to refuse."""
+
+    name = "topics"
+    pending = 0
+
+    def __init__(self) -> None:
+        self.rows: list[Outgoing] = []
+        self.refusals: list[Exception] = []
+
+    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any]) -> None:
+        if any(row.value == b"refuse me" for row in rows):
+            raise Rejected("a record that Kafka would never take")
+        if self.refusals:
+            raise self.refusals.pop()
+        self.rows += rows
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def letters(self) -> list[Any]:
+        return [
+            topics.dead_letters.decode(r.value) for r in self.rows if r.topic == topics.dead_letters.name and r.value
+        ]
+
+
+def lane(handler: Handler) -> tuple[Lane, Sent]:
+    sent = Sent()
+    services: Any = SimpleNamespace(settings=Settings.load({}))
+    one = Lane([Agent("agent", handler, (topics.uplink_raw,), (), "process")], services, sent)
+    one.assign([(topics.uplink_raw.name, 0)], LIFE)
+    return one, sent
+
+
+def offer(one: Lane, *values: bytes, headers: Any = ()) -> None:
+    records: Any = [FakeRecord(value, n, 1_000, b"d", headers) for n, value in enumerate(values)]
+    one.offer(topics.uplink_raw.name, 0, records)
+
+
+async def done(one: Lane, offset: int) -> None:
+    progress = one.progress[topics.uplink_raw.name, 0]
+    async with asyncio.timeout(5):
+        while progress.acknowledged() < offset and not one.failed.is_set():
+            await asyncio.sleep(0.01)
+    assert not one.failure
+    await one.drain(1.0)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = asyncio.sleep
+
+    async def soon(seconds: float) -> None:
+        await sleep(0)
+
+    monkeypatch.setattr("tpstream.bus.attempt.asyncio.sleep", soon)
+
+
+async def copy(batch: Batch) -> None:
+    for record in batch:
+        batch.outgoing.append(Outgoing("t", 0, b"", record.value, (), record.timestamp))
+
+
+async def test_a_record_whose_result_no_sink_takes_is_a_dead_letter() -> None:
+    one, sent = lane(copy)
+    offer(one, b"a", b"refuse me", b"b")
+    await done(one, 3)
+    assert [letter.payload for letter in sent.letters()] == [b"refuse me"]
+    assert {row.value for row in sent.rows if row.topic == "t"} == {b"a", b"b"}
+
+
+async def test_a_sink_that_is_away_is_waited_for() -> None:
+    one, sent = lane(copy)
+    sent.refusals = [Unavailable("the disk is full")] * 5
+    offer(one, b"a")
+    await done(one, 1)
+    assert [row.value for row in sent.rows] == [b"a"]
+    assert not one.waiting
+
+
+async def test_a_handler_that_lets_a_foreign_cancellation_through_has_failed() -> None:
+    async def leaky(batch: Batch) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    one, sent = lane(leaky)
+    offer(one, b"a")
+    await done(one, 1)
+    assert [letter.payload for letter in sent.letters()] == [b"a"]
+
+
+async def test_a_dead_letter_of_a_record_with_an_empty_header_can_be_read() -> None:
+    async def picky(batch: Batch) -> None:
+        raise ValueError("no")
+
+    one, sent = lane(picky)
+    offer(one, b"a", headers=(("odd", None),))
+    await done(one, 1)
+    assert [letter.headers for letter in sent.letters()] == [(("odd", b""),)]
+
+
+async def test_a_task_that_nothing_foresees_the_end_of_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*arguments: Any) -> None:
+        raise KeyError("a bug of the lane")
+
+    monkeypatch.setattr("tpstream.bus.lane.run_batch", broken)
+    one, _ = lane(copy)
+    offer(one, b"a")
+    async with asyncio.timeout(5):
+        await one.failed.wait()
+    assert one.failure.startswith("agent-0 ended: KeyError: 'a bug of the lane'")
+
+
+async def test_a_drain_is_no_failure() -> None:
+    async def endless(batch: Batch) -> None:
+        await asyncio.Event().wait()
+
+    one, _ = lane(endless)
+    offer(one, b"a")
+    await asyncio.sleep(0.01)
+    await one.drain(0.01)
+    await asyncio.sleep(0)
+    assert not one.failed.is_set()
