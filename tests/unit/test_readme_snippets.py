@@ -1,6 +1,7 @@
 """The README's snippets do what the README says, and are what the greenhouse example has."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ from tpstream.windows.definition import Window
 ROOT = Path(__file__).parents[2]
 GREENHOUSE = ROOT / "examples" / "greenhouse"
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SNIPPETS = {label: text for _, label, text in BLOCK.findall((ROOT / "README.md").read_text()) if label}
+README = (ROOT / "README.md").read_text()
+SNIPPETS = {label: text for _, label, text in BLOCK.findall(README) if label}
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def run(label: str) -> dict[str, Any]:
 
 
 def test_every_snippet_is_there() -> None:
-    assert set(SNIPPETS) == {"decoder", "profile", "window", "rule", "command", "agent", "test"}
+    assert set(SNIPPETS) == {"manifest", "decoder", "profile", "window", "rule", "command", "agent", "test"}
 
 
 @pytest.mark.parametrize("label", ["decoder", "window", "rule", "command", "agent"])
@@ -51,6 +53,7 @@ def test_each_is_ten_lines_or_fewer(label: str) -> None:
 @pytest.mark.parametrize(
     ("label", "file"),
     [
+        ("manifest", "app.toml"),
         ("decoder", "scripts/six-bytes.lua"),
         ("command", "scripts/fan-bytes.lua"),
         ("profile", "profiles/binary-sensor.yaml"),
@@ -61,6 +64,25 @@ def test_each_is_ten_lines_or_fewer(label: str) -> None:
 )
 def test_the_greenhouse_has_the_same(label: str, file: str) -> None:
     assert SNIPPETS[label].strip() in (GREENHOUSE / file).read_text()
+
+
+def test_the_folder_is_drawn_as_it_is() -> None:
+    drawing = re.search(r"^```\ngreenhouse/\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert drawing is not None
+    there = {path.name for path in GREENHOUSE.rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
+    assert set(re.findall(r"[\w-]+\.(?:toml|yaml|lua|py)\b", drawing[1])) == there - {"README.md"}
+
+
+PAGES = [ROOT / "README.md", GREENHOUSE / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere_and_every_setting_exists(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+    named = set(re.findall(r"TPSTREAM_([A-Z][A-Z_]*[A-Z])\b(?!_|…|\*)", text))
+    assert {name.lower() for name in named} - {"debug", "log"} <= {field.name for field in fields(Settings)}
 
 
 async def test_the_decoder_reads_what_the_simulated_sensor_sends() -> None:
