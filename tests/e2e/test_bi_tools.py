@@ -1,6 +1,7 @@
 """BI tools query the embedded store: clickhouse-connect, SQLAlchemy and curl, as `default` and as `bi`."""
 
 import asyncio
+import shutil
 import subprocess
 
 import pytest
@@ -57,6 +58,7 @@ def test_sqlalchemy(filled, user):
     assert seen.has_table("telemetry")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("user", ["default", "bi"])
 def test_curl(filled, user):
     command = ["curl", "-sS", "--user", f"{user}:", filled.url, "--data-binary", QUERY + " FORMAT JSONEachRow"]
