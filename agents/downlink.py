@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tpstream.settings import Settings
 
 SCRIPT_TYPE = "E"
-"""Command down (PROTOCOL, Scripts)."""
+"""Command down (docs/scripts.md)."""
 
 _SPACE = {topics.uplink_response.name: 1 << 33, topics.device_status.name: 1 << 34}
 """Added to the partition in marks: positions of two topics say nothing about each other."""

@@ -1,4 +1,4 @@
-"""The errors that parts of tpstream raise to one another (DESIGN §1.7).
+"""The errors that parts of tpstream raise to one another.
 
 Which class an error has decides what happens to the records in hand: `Unavailable` waits
 for ever, anything else is the handler's own fault and ends, at the worst, in a dead letter.

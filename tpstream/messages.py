@@ -129,7 +129,7 @@ class CommandRequest(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class CommandState(StrEnum):
-    """The life of a command (DESIGN §7)."""
+    """The life of a command (docs/downlink.md)."""
 
     QUEUED = "QUEUED"
     ENCODED = "ENCODED"
@@ -169,7 +169,7 @@ class DeadLetter(msgspec.Struct, omit_defaults=True, frozen=True):
     stage: str
     """The agent or part that gave up: `bridge`, `decode`, `windows`, …"""
     reason: str
-    """One of the words of PROTOCOL, "Answers"."""
+    """One of the words under "Dead letters" in docs/protocol.md."""
     topic: str = ""
     """The MQTT topic, or the Kafka topic where the record was no device's message."""
     payload: bytes = b""

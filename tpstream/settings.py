@@ -79,7 +79,7 @@ class Settings:
     retention_days: float = _setting(0.0, "Points older than this go to tp.late.v1 only; 0: kept for ever")
     clock_ahead_hours: float = _setting(24.0, "Points further ahead than this are dead letters `clock`")
 
-    # Scripts (PROTOCOL, Scripts)
+    # Scripts (docs/scripts.md)
     script_cpu_ms: int = _setting(25, "CPU budget of one script call, ms")
     script_wall_ms: int = _setting(100, "A script is stopped at the latest after this, ms")
     script_memory_bytes: int = _setting(8_000_000, "Memory budget of a script")

@@ -1,4 +1,4 @@
-"""Who speaks: the device number of a publish, and who vouches for it (PROTOCOL, Identity). Pure."""
+"""Who speaks: the device number of a publish, and who vouches for it (docs/protocol.md, Identity). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a device sends ends as PROTOCOL says: a row, `_raw` or a dead letter; and nobody else notices."""
+"""Whatever a device sends ends as docs/protocol.md says: a row, `_raw` or a dead letter; and nobody else notices."""
 
 from __future__ import annotations
 

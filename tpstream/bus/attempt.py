@@ -1,4 +1,4 @@
-"""One batch and one handler, until it is done: attempts, waiting, bisection (DESIGN §1.7)."""
+"""One batch and one handler, until it is done: attempts, waiting, bisection."""
 
 from __future__ import annotations
 

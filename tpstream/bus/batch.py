@@ -2,7 +2,7 @@
 
 Nothing that a handler does is seen by anyone before it returns: sends and rows are kept
 here, table writes can be undone. If it raises, all of it is dropped without trace, and the
-lane hands the records over again (DESIGN §1.7).
+lane hands the records over again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The checkpoint: what makes a batch's effects durable, in an order one can recite (DESIGN §5).
+"""The checkpoint: what makes a batch's effects durable, in an order one can recite.
 
 All sinks flushed → changelog written and each record confirmed → offsets committed → RocksDB written.
 

@@ -1,4 +1,4 @@
-"""The `tp` header: what a record carries besides its key, value and time (DESIGN §2, "On the wire").
+"""The `tp` header: what a record carries besides its key, value and time.
 
 Two packed structs, little endian, told apart by their first byte: `RawHeader` on
 `tp.uplink.raw.v1`, written by bridges and partition owners; `DerivedHeader` on everything
@@ -41,7 +41,7 @@ _made = tuple.__new__
 
 
 class Identity(IntEnum):
-    """Who vouches for the device number of a raw record (PROTOCOL, Identity)."""
+    """Who vouches for the device number of a raw record (docs/protocol.md, Identity)."""
 
     NONE = 0
     LOGIN = 1

@@ -80,7 +80,7 @@ class Lane:
         self.life: Life = NO_LIFE
         self.progress: dict[Place, Progress] = {}
         self.stopped: dict[str, str] = {}
-        """Agents stopped by a mass of errors, and why (DESIGN §1.7)."""
+        """Agents stopped by a mass of errors, and why."""
         self.waiting: dict[str, str] = {}
         """Agents that wait for a part that is away, and for which."""
         self.full = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The newest life record (DESIGN §3) among those read from `tp.life.v1`."""
+"""The newest life record among those read from `tp.life.v1`."""
 
 from __future__ import annotations
 

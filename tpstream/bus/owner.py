@@ -1,4 +1,4 @@
-"""What the owner of a raw partition appends to it: ticks and configuration records (DESIGN §3).
+"""What the owner of a raw partition appends to it: ticks and configuration records.
 
 So that no fold reads a clock, time that passes in silence is a record too; so that a replay
 uses the configuration that was in force, taking over a new one is a record as well.

@@ -1,4 +1,4 @@
-"""Where a record stands, and where it first arrived (DESIGN §3)."""
+"""Where a record stands, and where it first arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics are made here and nowhere else, and a life begins here (DESIGN §3, "Lives").
+"""Topics are made here and nowhere else, and a life begins here.
 
 The record in `tp.life.v1` is written before any other, by the process whose request made
 that topic; the others wait for it. So processes that start at the same time agree on a life.

@@ -1,7 +1,7 @@
 """Bring a partition's tables back: RocksDB, then the rest of the changelogs.
 
 In the life in which the state was written, the changelogs are read from where RocksDB stands.
-In a new life (DESIGN §3) the changelogs are empty or another's: the values are kept, their
+In a new life the changelogs are empty or another's: the values are kept, their
 marks mean nothing any more, and all of them are written to the new changelog.
 """
 

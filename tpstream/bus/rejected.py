@@ -1,4 +1,4 @@
-"""Rows that a sink will never take become dead letters (DESIGN §5)."""
+"""Rows that a sink will never take become dead letters."""
 
 from __future__ import annotations
 

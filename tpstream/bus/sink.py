@@ -1,4 +1,4 @@
-"""The sink: where results go, and how the checkpoint knows that they are durable (DESIGN §5)."""
+"""The sink: where results go, and how the checkpoint knows that they are durable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of one partition on disk: a RocksDB with the values of all tables (DESIGN §5).
+"""The state of one partition on disk: a RocksDB with the values of all tables.
 
 It is written last in a checkpoint, so it may be behind the changelog, never ahead of it;
 with each write goes how far the changelogs were at that moment, in one batch.

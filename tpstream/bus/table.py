@@ -1,8 +1,8 @@
-"""Checkpointed tables: state of a partition in memory, written at each checkpoint (DESIGN §5).
+"""Checkpointed tables: state of a partition in memory, written at each checkpoint.
 
 A handler reads and writes like a dict. Values are never changed in place: a write replaces
 the value, so a failed batch is undone by putting the old references back. Every value
-carries the positions that it has folded (DESIGN §3), so replayed input changes nothing.
+carries the positions that it has folded, so replayed input changes nothing.
 """
 
 from __future__ import annotations

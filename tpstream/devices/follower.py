@@ -2,7 +2,7 @@
 
 The end of a topic is the high watermark of a fetch response: the embedded broker answers
 ListOffsets wrongly when its last batch holds more than one record (measured). A new life
-(DESIGN §3) shows in the life topic, which is read again every second from its beginning:
+shows in the life topic, which is read again every second from its beginning:
 an offset alone cannot tell a topic that was made anew from one that grew.
 """
 

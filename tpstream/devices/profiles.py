@@ -25,7 +25,7 @@ SCRIPT_TYPES = {
     "E": "command down",
     "F": "event up",
 }
-"""The script types of PROTOCOL, Scripts."""
+"""The script types (docs/applications.md)."""
 
 DIALECTS = ("native",)
 DEFAULT_NAME = "default"

@@ -1,4 +1,4 @@
-"""The life of a device's commands, as a pure function (DESIGN §7; PROTOCOL, Downlink).
+"""The life of a device's commands, as a pure function (docs/downlink.md).
 
 QUEUED → ENCODED → SENT → DELIVERED → SUCCEEDED | REFUSED | TIMED_OUT | EXPIRED | FAILED
 

@@ -1,4 +1,4 @@
-"""What a command is on the wire, before a script has its say (PROTOCOL, Downlink). Pure."""
+"""What a command is on the wire, before a script has its say (docs/protocol.md). Pure."""
 
 from __future__ import annotations
 

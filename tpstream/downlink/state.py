@@ -19,7 +19,7 @@ MAX_REMEMBERED = 1_000
 """Ended commands of one device whose ids are remembered."""
 
 REMEMBERED_MS = 7 * 86_400_000
-"""How long they are remembered (DESIGN §7: a week)."""
+"""How long they are remembered: a week."""
 
 MAX_KEPT = 20
 """Ended commands of one device that are kept whole, so that a late answer can be put beside their end."""

@@ -1,4 +1,4 @@
-"""The lives of the embedded Kafka broker: begun, lost, and ended in good order (DESIGN §3, §8)."""
+"""The lives of the embedded Kafka broker: begun, lost, and ended in good order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tpstream up`: all parts as one process group, started, watched and stopped in order (DESIGN §8)."""
+"""`tpstream up`: all parts as one process group, started, watched and stopped in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run scripts (PROTOCOL, Scripts): batches of calls, in a process that can be killed.
+"""Run scripts (docs/scripts.md): batches of calls, in a process that can be killed.
 
 scripts = Scripts(settings)
 await scripts.start()

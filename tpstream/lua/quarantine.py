@@ -1,4 +1,4 @@
-"""Which scripts may not run for a while (PROTOCOL, Scripts): pure, the clock is an argument."""
+"""Which scripts may not run for a while (docs/scripts.md): pure, the clock is an argument."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Action(msgspec.Struct, frozen=True):
     """A command that an alarm sends when it is raised or cleared."""
 
     command: str
-    """The method, as in PROTOCOL, Downlink."""
+    """The method, as in docs/protocol.md."""
     params: str = ""
     """JSON text; empty: none."""
     device: str = ""

@@ -22,7 +22,7 @@ _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
 _BOOLEANS = {"true": True, "false": False}
 _DATE = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})(.*)", re.DOTALL)
 _SECONDS_BELOW, _MILLISECONDS_BELOW = 10**11, 10**14
-"""PROTOCOL, Time."""
+"""docs/protocol.md, Times."""
 
 
 class Message(NamedTuple):

@@ -18,7 +18,7 @@ from tpstream.simulator.csv_messages import Message
 from tpstream.simulator.device import KEEPALIVE, QUIET, first
 
 IN_FLIGHT = 20
-"""Publishes without their PUBACK, as many as the endpoint reads from one connection (PROTOCOL)."""
+"""Publishes without their PUBACK, as many as the endpoint reads from one connection (docs/bridge.md)."""
 
 AT_ONCE = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 """Else the kernel holds the second of several publishes until the first is acknowledged, which takes up to 40 ms

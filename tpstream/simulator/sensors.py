@@ -80,7 +80,7 @@ class BinarySensor:
 
 
 def answer(now: int, error: TpstreamError | None = None) -> bytes:
-    """The response to a command (PROTOCOL, Uplink). `now`: ms since 1970; the answer carries seconds."""
+    """The response to a command (docs/protocol.md). `now`: ms since 1970; the answer carries seconds."""
     if error is None:
         return msgspec.json.encode({"result": 0, "message": "success", "ts": now // 1000, "method": "fan"})
     return msgspec.json.encode({"result": 1, "errcode": "params", "message": str(error), "ts": now // 1000})

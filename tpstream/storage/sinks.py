@@ -1,4 +1,4 @@
-"""The store as sinks: rows in memory until a flush has made them durable (DESIGN §5, §6).
+"""The store as sinks: rows in memory until a flush has made them durable.
 
 What is in doubt (a time-out, a cut connection, a store that was killed) is inserted again
 with the same rows; the identity in each table's sorting key makes it one to every reader.

@@ -1,4 +1,4 @@
-"""Dialect `native`: which topic says what, of which device (PROTOCOL, Uplink and Downlink).
+"""Dialect `native`: which topic says what, of which device (docs/protocol.md).
 
 Every uplink topic carries the device's number after its first segment; downlink topics
 carry it last but for the message id. All functions are pure and safe on any text.
@@ -29,7 +29,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What an uplink topic names. `gateway`: the payload is wrapped (PROTOCOL, Gateways)."""
+    """What an uplink topic names. `gateway`: the payload is wrapped."""
 
     device: str
     what: What
@@ -66,7 +66,7 @@ _DOWNLINK: tuple[tuple[str, str], ...] = tuple(
 
 @lru_cache(maxsize=100_000)
 def valid_number(device: str) -> bool:
-    """Whether a text can be a device number (PROTOCOL, Identity)."""
+    """Whether a text can be a device number (docs/protocol.md, Identity)."""
     if not device or device[0] == "$" or device in _RESERVED or not _FORBIDDEN.isdisjoint(device):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Bytes to JSON values without losing anything (PROTOCOL, Values).
+"""Bytes to JSON values without losing anything (docs/protocol.md).
 
 orjson reads what it can represent; two things need a second reading, by the standard
 library: integers beyond 64 bits, whose digits orjson rounds away, and numbers beyond a
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 MAX_NESTING = 128
-"""Brackets open at once (PROTOCOL, Values)."""
+"""Brackets open at once (docs/protocol.md)."""
 
 
 class NotJson(Exception):

@@ -1,4 +1,4 @@
-"""A device's answer to a command, attribute set or get (PROTOCOL, Answers)."""
+"""A device's answer to a command, attribute set or get (docs/protocol.md)."""
 
 from __future__ import annotations
 

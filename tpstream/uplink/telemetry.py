@@ -1,4 +1,4 @@
-"""A telemetry payload to points (PROTOCOL, Uplink): three forms, and what is none of them.
+"""A telemetry payload to points (docs/protocol.md): three forms, and what is none of them.
 
 >>> decode(b'{"temp":21.5}', 1700000000000, Limits()).points
 (Point(key='temp', ts=1700000000000, number=21.5, text='', kind='number', ts_from='delivery'),)

@@ -1,4 +1,4 @@
-"""A device's own time (PROTOCOL, Time)."""
+"""A device's own time (docs/protocol.md)."""
 
 from __future__ import annotations
 

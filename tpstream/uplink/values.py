@@ -1,4 +1,4 @@
-"""JSON values to points (PROTOCOL, Values)."""
+"""JSON values to points (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Problem(NamedTuple):
     """Why a part of a message, or all of it, is a dead letter."""
 
     reason: str
-    """One of the words of PROTOCOL, "Answers"."""
+    """One of the words under "Dead letters" in docs/protocol.md."""
     detail: str
     """One line for a person."""
     element: int = 0

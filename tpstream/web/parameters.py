@@ -53,7 +53,7 @@ def checked(value: str, name: str, most: int) -> str:
 
 
 def device_number(value: str) -> str:
-    """A device number as PROTOCOL's section Identity has it."""
+    """A device number as docs/protocol.md has it, under Identity."""
     if not valid_number(value):
         raise BadRequest("device", f"{value[:40]!r} is no device number")
     return value

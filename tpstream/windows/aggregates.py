@@ -57,7 +57,7 @@ AGGREGATES: dict[str, Aggregate] = {
     "count": Aggregate(
         lambda value, ts: (), lambda acc, value, ts: acc, lambda a, b: a, lambda acc, count: float(count)
     ),
-    # At the same time the first to arrive stays, as in the store (PROTOCOL, "Identity of a point").
+    # At the same time the first to arrive stays, as in the store (docs/protocol.md).
     "first": Aggregate(
         _timed,
         lambda acc, value, ts: (value, ts) if ts < acc[1] else acc,

@@ -1,4 +1,4 @@
-"""Points into tumbling event-time windows, as pure functions (DESIGN §1.4, §3).
+"""Points into tumbling event-time windows, as pure functions.
 
 A device's watermark is the highest min(ts, delivery) of its points. A window closes when
 

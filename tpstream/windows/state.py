@@ -15,7 +15,7 @@ from tpstream.windows.aggregates import Accumulator
 from tpstream.windows.definition import Window
 
 MAX_OPEN = 10_000
-"""Windows of one device open at once. Beyond it the earliest are closed (DESIGN §1.5)."""
+"""Windows of one device open at once. Beyond it the earliest are closed."""
 
 MAX_IDLE_SERIES = 200
 """Series of one device up to which those without an open window are kept: they know what was closed."""

@@ -16,7 +16,7 @@ from connectors.mqtt_bridge.endpoint.reasons import Reason, Violation
 from connectors.mqtt_bridge.publish import Publish
 
 KEPT = 64 * 1024
-"""Bytes kept of a payload that is too large (PROTOCOL, "What is no object")."""
+"""Bytes kept of a payload that is too large (docs/protocol.md)."""
 
 MAX_CONNECT = 330_000
 """Bytes of a CONNECT packet: five fields of 64 KB; who has not logged in yet gets no more memory."""

@@ -1,4 +1,4 @@
-"""Who may speak as whom (PROTOCOL, Identity), as a table."""
+"""Who may speak as whom (docs/protocol.md, Identity), as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a telemetry payload: PROTOCOL's rules, one row each."""
+"""What becomes of a telemetry payload: the rules of docs/protocol.md, one row each."""
 
 import json
 

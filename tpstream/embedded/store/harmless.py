@@ -11,7 +11,7 @@ TABLES = _words("""
     telemetry telemetry_latest telemetry_minute telemetry_hour windows attributes events device_status
     alarms commands dead_letters
 """)
-"""PROTOCOL, SQL: the tables that are a contract."""
+"""docs/sql.md: the tables that are a contract."""
 
 SYSTEM_TABLES = _words("tables columns databases functions settings one numbers data_type_families")
 """What clients and BI tools ask of `system` when they connect. `settings` is read by clickhouse-connect."""

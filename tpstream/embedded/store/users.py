@@ -1,4 +1,4 @@
-"""Who may ask, and within which limits (PROTOCOL, SQL)."""
+"""Who may ask, and within which limits (docs/sql.md)."""
 
 from __future__ import annotations
 
