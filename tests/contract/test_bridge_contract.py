@@ -119,7 +119,8 @@ async def test_content_type_and_user_properties_are_headers(setup: Setup) -> Non
     properties.ContentType = "application/json"
     properties.UserProperty = [("trace", "1"), ("spur", "ü")]
     mqtt = await asyncio.to_thread(setup.connect, device)
-    mqtt.publish(f"devices/{device}/telemetry", b"{}", qos=1, properties=properties).wait_for_publish(5)
+    sent = mqtt.publish(f"devices/{device}/telemetry", b"{}", qos=1, properties=properties)
+    await asyncio.to_thread(sent.wait_for_publish, 5)
     (record,) = await setup.until(device, 1)
     mqtt.disconnect()
     assert record.headers["mqtt-content-type"] == b"application/json"
@@ -134,7 +135,8 @@ async def test_a_payload_that_is_too_large_is_kept_in_part(setup: Setup) -> None
     sent = mqtt.publish(f"devices/{device}/telemetry", whole, qos=1)
     await asyncio.to_thread(sent.wait_for_publish, 10)
     assert sent.is_published()
-    mqtt.publish(f"devices/{device}/telemetry", b"next", qos=1).wait_for_publish(5)
+    sent = mqtt.publish(f"devices/{device}/telemetry", b"next", qos=1)
+    await asyncio.to_thread(sent.wait_for_publish, 5)
     first, second = await setup.until(device, 2)
     mqtt.disconnect()
     assert (first.kind, first.header.refusal) == (Kind.REFUSED, Refusal.SIZE)
