@@ -10,6 +10,6 @@ pytest_plugins = (
     "parts.store",
     "parts.mosquitto",
     "parts.chromium",
-    "parts.platform",
+    "parts.whole",
     "parts.supervised",
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from parts.device import Device
-from parts.platform import GREENHOUSE, Platform
+from parts.whole import GREENHOUSE, Platform
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

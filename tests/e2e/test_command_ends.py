@@ -7,7 +7,7 @@ import time
 
 import pytest
 from parts.device import Device
-from parts.platform import Platform
+from parts.whole import Platform
 
 from tpstream.bus import topics
 

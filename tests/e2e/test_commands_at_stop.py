@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from parts.platform import Platform
+from parts.whole import Platform
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from parts.device import SUCCESS, Device
-from parts.platform import Platform
+from parts.whole import Platform
 
 from tpstream.bus import topics
 

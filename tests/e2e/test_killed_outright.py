@@ -9,7 +9,7 @@ import paho.mqtt.client as mqtt
 import psutil
 import pytest
 from parts.fleet import Fleet, stored_ids
-from parts.platform import GREENHOUSE, PARTS, Platform, started
+from parts.whole import GREENHOUSE, PARTS, Platform, started
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import paho.mqtt.client as mqtt
 import pytest
 from parts.fleet import Fleet, stored_ids
-from parts.platform import Platform
+from parts.whole import Platform
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

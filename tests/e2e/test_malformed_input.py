@@ -18,7 +18,7 @@ import pytest
 from parts.device import Device
 from parts.fleet import Fleet, whole
 from parts.mosquitto import program
-from parts.platform import Platform
+from parts.whole import Platform
 
 from tpstream.bus import topics
 

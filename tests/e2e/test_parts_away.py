@@ -15,7 +15,7 @@ import pytest
 from parts.device import Device
 from parts.fleet import Fleet, whole
 from parts.mqtt_wire import PINGREQ, PINGRESP, connect, split
-from parts.platform import Platform, started
+from parts.whole import Platform, started
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from parts.platform import Platform
+from parts.whole import Platform
 from vega_datasets import local_data
 
 from tpstream.bus import topics

@@ -10,7 +10,7 @@ import pytest
 from parts.device import Device
 from parts.fleet import Fleet, whole
 from parts.mosquitto import Mosquitto, program
-from parts.platform import GREENHOUSE, Platform
+from parts.whole import GREENHOUSE, Platform
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mosquitto, pytest.mark.slow]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from parts.platform import Platform
+from parts.whole import Platform
 
 
 @dataclass
