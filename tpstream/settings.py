@@ -6,6 +6,7 @@ the environment. The environment wins over the file, the file over the default.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -147,7 +148,7 @@ def _from_file(path: Path) -> Mapping[str, Any]:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigurationError(f"cannot read settings {path}: {error.strerror}; check --config") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from None
     values = content.get("tpstream", content)
     unknown = set(values) - {f.name for f in fields(Settings)}
@@ -156,15 +157,32 @@ def _from_file(path: Path) -> Mapping[str, Any]:
     return dict(values)
 
 
+_MAY_BE_ZERO = frozenset(
+    {"checkpoint_ms", "store_ms", "fetch_wait_ms", "linger_ms", "retention_days", "clock_ahead_hours", "stop_seconds"}
+)
+_PORTS = frozenset(f.name for f in fields(Settings) if f.name.endswith("_port"))
+_GREATEST = {"receive_maximum": 65_535} | dict.fromkeys(_PORTS, 65_535)
+"""What MQTT and TCP have room for."""
+
+
+def _in_range(name: str, number: float) -> float:
+    least = "0" if name in _MAY_BE_ZERO | _PORTS else "above 0"
+    greatest = _GREATEST.get(name, math.inf)
+    if not (0 <= number <= greatest and number < math.inf) or (number == 0 and least != "0"):
+        limit = f"up to {greatest}" if greatest < math.inf else "or more" if least == "0" else "and finite"
+        raise ConfigurationError(f"{PREFIX}{name.upper()}={number} is out of range; set it to a number {least} {limit}")
+    return number
+
+
 def _convert(name: str, kind: str, value: Any) -> Any:
     text = str(value).strip()
     try:
         if kind == "bool":
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
         if kind == "int":
-            return int(text)
+            return _in_range(name, int(text))
         if kind == "float":
-            return float(text)
+            return _in_range(name, float(text))
         return Path(text) if kind == "Path" else text
     except (ValueError, KeyError):
         raise ConfigurationError(f"{PREFIX}{name.upper()}={text!r} is not of type {kind}") from None

@@ -34,6 +34,12 @@ def test_environ_is_a_full_round_trip() -> None:
         ({"TPSTREAM_REGISTER_ON_FIRST_SIGHT": "maybe"}, None, "not of type bool"),
         ({}, "mqtt_prt = 1", "unknown setting 'mqtt_prt'"),
         ({}, "= 1", "not TOML"),
+        ({"TPSTREAM_MQTT_PORT": "70000"}, None, "TPSTREAM_MQTT_PORT=70000 is out of range; .* 0 up to 65535"),
+        ({"TPSTREAM_PARTITIONS": "0"}, None, "TPSTREAM_PARTITIONS=0 is out of range; .* above 0"),
+        ({"TPSTREAM_STORE_MS": "-5"}, None, "TPSTREAM_STORE_MS=-5 is out of range; .* 0 or more"),
+        ({"TPSTREAM_SESSION_TIMEOUT": "nan"}, None, "TPSTREAM_SESSION_TIMEOUT=nan is out of range"),
+        ({"TPSTREAM_HANDLER_SECONDS": "inf"}, None, "TPSTREAM_HANDLER_SECONDS=inf is out of range"),
+        ({"TPSTREAM_RECEIVE_MAXIMUM": "65536"}, None, "TPSTREAM_RECEIVE_MAXIMUM=65536 is out of range"),
     ],
 )
 def test_what_is_wrong_is_named(environ: dict[str, str], file: str | None, says: str, tmp_path: Path) -> None:
