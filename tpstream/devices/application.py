@@ -115,6 +115,9 @@ def _sources(directory: Path, kind: str, suffix: str, problems: list[str]) -> li
         if path.suffix in (".yml", ".yaml", ".lua") and path.suffix != suffix:
             problems.append(f"{path}: would be passed over; name it {path.stem}{suffix}")
         elif path.suffix == suffix:
+            if not path.is_file():  # a pipe or a device would have us wait for ever
+                problems.append(f"{path}: is no file; move it away")
+                continue
             try:
                 text = path.read_bytes().decode()
             except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,3 +170,9 @@ def test_a_folder_without_a_manifest_and_no_folder_at_all(tmp_path: Path) -> Non
         read_manifest(tmp_path / "gone")
     with pytest.raises(ConfigurationError, match=r"neither a folder nor an installed entry point"):
         locate("gone")
+
+
+def test_a_pipe_is_not_waited_for(folder: Folder) -> None:
+    directory = folder({"scripts/README.md": ""})
+    os.mkfifo(directory / "scripts" / "pipe.lua")
+    assert problems(directory) == ["scripts/pipe.lua: is no file; move it away"]
