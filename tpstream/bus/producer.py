@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from tpstream.bus.envelope import Headers
 from tpstream.bus.partitioner import partition_of
-from tpstream.errors import Rejected
+from tpstream.errors import Rejected, TpstreamError
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,14 @@ class Producer:
         self._kafka: aiokafka.AIOKafkaProducer | None = None
         self._places: dict[tuple[str, int], _Place] = {}
         self._refused = False
+        self._broken = ""
+        """Why records are lost that were added: no flush can succeed any more."""
 
     @property
     def available(self) -> bool:
         """Whether Kafka takes what it is sent: it refused nothing last, and is silent on nothing for long."""
         oldest = min((place.asked for place in self._places.values()), default=math.inf)
-        return not self._refused and time.monotonic() - oldest < SILENT_SECONDS
+        return not self._refused and not self._broken and time.monotonic() - oldest < SILENT_SECONDS
 
     async def start(self) -> None:
         """Connect; waits for Kafka for ever, saying so once."""
@@ -148,6 +150,8 @@ class Producer:
             raise Rejected(f"{topic}: a record of {size} bytes is above the limit of {self._max_request}")
         if partition is None:
             partition = partition_of(key, self.partitions)
+        if not -(1 << 63) <= timestamp < 1 << 63:
+            raise Rejected(f"{topic}: a record with the time {timestamp}, which Kafka has no room for")
         place = self._places.get((topic, partition))
         if place is None:
             place = self._places[topic, partition] = _Place(topic, partition)
@@ -160,7 +164,12 @@ class Producer:
         return partition
 
     async def flush(self) -> None:
-        """Return when Kafka has acknowledged everything that was added before the call."""
+        """Return when Kafka has acknowledged everything that was added before the call.
+
+        Raises TpstreamError where something added can never be sent: end, and begin anew.
+        """
+        if self._broken:
+            raise TpstreamError(self._broken)
         waiting: list[asyncio.Future[None]] = []
         for place in self._places.values():
             if place.delivered < place.added:
@@ -186,6 +195,17 @@ class Producer:
                         future.set_result(None)
                 if self._delivered is not None:
                     self._delivered(place.topic, place.partition, [item.token for item in items], base)
+        except Exception as error:
+            # What was in hand is neither sent nor told: whoever waits for it is to hear of it, not to hang.
+            self._broken = (
+                f"{place.topic}-{place.partition}: records could not be sent: {type(error).__name__}: {error}"
+            )
+            log.error("%s", self._broken)
+            for other in self._places.values():
+                while other.waiters:
+                    future = other.waiters.popleft()[1]
+                    if not future.done():
+                        future.set_exception(TpstreamError(self._broken))
         finally:
             place.drain = None
 
