@@ -40,12 +40,18 @@ class PartitionOwner:
         self._announced.clear()
 
     def tick(self, now: int) -> int:
-        """Append a tick where something is due and the partition's clock has not reached it; how many."""
+        """Append a tick where something is due and the partition's clock has not reached it; how many.
+
+        None while Kafka is away: they would pile up in memory, and say nothing new when it is back.
+        """
+        if not self._producer.available:
+            return 0
         count = 0
         for number in self._owned():
             clock = self._lane.progress[topics.uplink_raw.name, number].clock
             due = [at for table in self._tables if (at := table.at(number).next_due()) is not None]
-            if not due or min(due) > now or now - self._ticked.get(number, 0) < TICK_EVERY_MS:
+            # A clock that was put back is no reason to wait until it is where it was.
+            if not due or min(due) > now or 0 <= now - self._ticked.get(number, 0) < TICK_EVERY_MS:
                 continue
             if clock >= min(due) and now - min(due) < TICK_EVERY_MS:
                 # What moved the clock may be on its way to the table. Not for ever: a tick reaches every
