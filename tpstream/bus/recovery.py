@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Newer, Table, TablePartition
 from tpstream.errors import TpstreamError
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,12 @@ async def _replay(
         part = table.at(place.partition)
         values: dict[str, bytes | None] = {}
         for record in records:
-            key = (record.key or b"").decode()
             try:
+                key = (record.key or b"").decode()
                 part.load(key, record.value)
-            except TpstreamError as error:
+            except Newer:
+                raise
+            except (TpstreamError, UnicodeDecodeError) as error:
                 log.error("changelog %s-%d offset %d is left out: %s", *place, record.offset, error)
                 continue
             values[key] = record.value

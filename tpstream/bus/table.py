@@ -34,6 +34,10 @@ class Entry(NamedTuple):
     life: bytes
 
 
+class Newer(TpstreamError):
+    """A stored value is of a later tpstream: reading past it would overwrite what it says."""
+
+
 class Prepared(NamedTuple):
     """What a checkpoint writes of one table partition: encoded values by key, None: deleted."""
 
@@ -226,7 +230,18 @@ class Table(Generic[V]):
         try:
             version, life, marks, value = self._decoder.decode(data)
         except msgspec.DecodeError as error:
-            raise TpstreamError(f"table {self.name}: a stored value cannot be read: {error}") from None
+            if (version := _version_of(data)) <= FORMAT:
+                raise TpstreamError(f"table {self.name}: a stored value cannot be read: {error}") from None
         if version > FORMAT:
-            raise TpstreamError(f"table {self.name}: stored format {version} is newer than this tpstream ({FORMAT})")
+            raise Newer(f"table {self.name}: stored format {version} is newer than this tpstream ({FORMAT})")
         return Entry(value, marks, life)
+
+
+def _version_of(data: bytes) -> int:
+    """The format version at the head of a value of whatever shape; 0: it has none."""
+    try:
+        content = msgspec.msgpack.decode(data)
+    except msgspec.DecodeError:
+        return 0
+    version = content[0] if isinstance(content, list) and content else 0
+    return version if isinstance(version, int) else 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpstream.bus.position import Life, Position
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Newer, Table, TablePartition
 from tpstream.errors import TpstreamError
 
 LIFE = Life(bytes(16))
@@ -147,3 +147,14 @@ def test_a_value_that_moves_on_with_each_write_keeps_one_timer() -> None:
         part.put("k", Value(n))
     assert len(part._timers) == 1
     assert part.next_due() == 999
+
+
+@pytest.mark.parametrize("stored", [(99, bytes(16), (), {"n": 1}), (99, "another shape"), [99]])
+def test_a_newer_format_is_told_from_garbage_whatever_its_shape(stored: object) -> None:
+    table = Table("values", Value)
+    with pytest.raises(Newer, match="stored format 99 is newer"):
+        table.decode(msgspec.msgpack.encode(stored))
+    for garbage in (b"", b"\xc1", b"\x01", b"\x90", msgspec.msgpack.encode(["x"])):
+        with pytest.raises(TpstreamError, match="cannot be read") as caught:
+            table.decode(garbage)
+        assert not isinstance(caught.value, Newer)
