@@ -15,6 +15,7 @@ import uvloop
 
 from tpstream.app import Services, app
 from tpstream.bus.agent import Agent
+from tpstream.bus.attempt import one_line
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
@@ -132,6 +133,7 @@ class Worker:
             install(runner.faust, services, self.health, producer)
         await stack.enter_async_context(self._announced(process))
         chores = asyncio.create_task(self._chores(runner, catalog if process else None))
+        chores.add_done_callback(lambda task: _ended(task, runner))
         try:
             await runner.run(self._stop)
         finally:
@@ -191,6 +193,12 @@ class Worker:
         package = self.package
         if package is not None:
             self.health.number("app", lambda: package.identity)
+
+
+def _ended(chores: asyncio.Task[None], runner: Runner) -> None:
+    """Without chores no window of a silent device closes and no release is taken over: end, to begin anew."""
+    if not chores.cancelled() and (error := chores.exception()) is not None:
+        runner.lane.fail(f"the chores of this worker ended: {one_line(error)}")
 
 
 def _condition(runner: Runner) -> Part:
