@@ -6,9 +6,12 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from tpstream.bus.agent import Agent
 from tpstream.bus.batch import FOREIGN, Batch, Record
 from tpstream.bus.envelope import header
 from tpstream.bus.position import Position
@@ -17,10 +20,6 @@ from tpstream.errors import TpstreamError, Unavailable
 from tpstream.messages import DeadLetter
 from tpstream.observability import metrics
 
-if TYPE_CHECKING:
-    from tpstream.bus.agent import Agent
-    from tpstream.bus.lane import Lane
-
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
@@ -28,107 +27,145 @@ WATCHED = 1_000
 """Of this many records, more than half poison stops the agent instead of emptying the topic."""
 
 
-class Poison(NamedTuple):
-    """A record that no attempt could handle, as a dead letter."""
+@dataclass(slots=True)
+class Condition:
+    """How an agent fares, over all its partitions."""
 
-    letter: DeadLetter
-    position: Position
+    waiting: str = ""
+    """For which part that is away it waits; empty: for none."""
+    stopped: str = ""
+    """Why it was stopped by a mass of errors; empty: it was not."""
+    recent: deque[tuple[int, bool]] = field(default_factory=deque)
+    """Of the last records since a poison one: how many, and whether they were poison."""
+
+    def remember(self, count: int, *, poison: bool) -> None:
+        """So many records more were done, or were poison."""
+        if not poison and not self.recent:
+            return  # nothing to weigh against
+        self.recent.append((count, poison))
+        total = sum(n for n, _ in self.recent)
+        while total - self.recent[0][0] >= WATCHED:
+            total -= self.recent.popleft()[0]
+        if not any(bad for _, bad in self.recent):
+            self.recent.clear()
+
+    def poisoned(self) -> int:
+        """How many of the last records were poison."""
+        return sum(n for n, bad in self.recent if bad)
 
 
-async def run_batch(lane: Lane, agent: Agent, topic: Topic[Any], partition: int, records: Sequence[Record]) -> None:
-    """Hand records to the agent until they are done or dead letters; only cancellation ends it early."""
-    failure: BaseException | None = None
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            await asyncio.sleep(0.05 * 4**attempt)
-        failure = await _try(lane, agent, topic, partition, records)
-        if failure is None:
+class Attempts:
+    """One agent's batches of one partition number, each until it is done.
+
+    `batch` makes a fresh batch over records; `accept` takes over all that a handler did, as one.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        partition: int,
+        condition: Condition,
+        *,
+        seconds: float,
+        batch: Callable[[Agent, Topic[Any], int, Sequence[Record]], Batch],
+        accept: Callable[[Agent, Batch], Awaitable[None]],
+    ) -> None:
+        self.agent = agent
+        self.partition = partition
+        self.condition = condition
+        self._seconds = seconds
+        self._batch = batch
+        self._accept = accept
+
+    async def run(self, topic: Topic[Any], records: Sequence[Record]) -> None:
+        """Hand records to the agent until they are done or dead letters; only cancellation ends it early."""
+        failure: BaseException | None = None
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(0.05 * 4**attempt)
+            failure = await self._try(topic, records)
+            if failure is None:
+                return
+        if len(records) > 1:
+            where = f"{topic.name}-{self.partition}"
+            log.warning(
+                "%s failed %d times on %d records of %s (%s); looking for the one",
+                *(self.agent.name, ATTEMPTS, len(records), where, one_line(failure)),
+            )
+        await self._bisect(topic, records, failure)
+
+    async def _bisect(self, topic: Topic[Any], records: Sequence[Record], failure: BaseException | None) -> None:
+        if len(records) == 1:
+            if failure is not None:
+                await self._bury(topic, records[0], failure)
             return
-    if len(records) > 1:
-        log.warning("%s failed %d times on %d records of %s-%d (%s); looking for the one",
-                    agent.name, ATTEMPTS, len(records), topic.name, partition, one_line(failure))  # fmt: skip
-    await _bisect(lane, agent, topic, partition, records, failure)
+        middle = len(records) // 2
+        for half in (records[:middle], records[middle:]):
+            failed = await self._try(topic, half)
+            if failed is not None:
+                await self._bisect(topic, half, failed)
+
+    async def _try(self, topic: Topic[Any], records: Sequence[Record]) -> BaseException | None:
+        """One attempt; waits as long as a part is away. What failed leaves no trace."""
+        agent, condition = self.agent, self.condition
+        delay = 0.1
+        while True:
+            batch = self._batch(agent, topic, self.partition, records)
+            began = time.perf_counter()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await agent.handler(batch)
+                condition.waiting = ""
+                await self._accept(agent, batch)
+            except Unavailable as error:
+                self._undo()
+                if not condition.waiting:
+                    log.warning("%s waits: %s", agent.name, error)
+                condition.waiting = str(error)
+                metrics.HANDLER_ERRORS.labels(agent.name, "unavailable").inc()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            except asyncio.CancelledError as error:
+                self._undo()
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody cancelled us: something that the handler awaited was, and the handler let it through.
+                metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
+                return error
+            except Exception as error:
+                self._undo()
+                metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
+                return error
+            else:
+                condition.remember(len(records), poison=False)
+                metrics.BATCHES.labels(agent.name).inc()
+                metrics.MESSAGES.labels(agent.name).inc(len(records))
+                metrics.HANDLER_SECONDS.labels(agent.name).observe(time.perf_counter() - began)
+                return None
+
+    async def _bury(self, topic: Topic[Any], record: Record, failure: BaseException) -> None:
+        """Send a poison record to the dead letters, unless they become a mass: then the agent stops."""
+        agent, condition = self.agent, self.condition
+        if condition.poisoned() >= WATCHED // 2:
+            condition.stopped = f"more than half of its last {WATCHED} records failed, last: {one_line(failure)}"
+            log.error("%s STOPPED, its partitions are held: %s", agent.name, condition.stopped)
+            await asyncio.Event().wait()  # until the worker is restarted
+        condition.remember(1, poison=True)
+        metrics.DEAD_LETTERS.labels(agent.name, "agent").inc()
+        log.error("%s: record %d of %s-%d goes to the dead letters: %s",
+                  agent.name, record.offset, topic.name, self.partition, one_line(failure))  # fmt: skip
+        batch = self._batch(agent, topic, self.partition, [record])
+        batch.dead_letter(*_letter(batch, agent, record, failure))
+        await self._accept(agent, batch)
+
+    def _undo(self) -> None:
+        """Put the agent's tables back to where they were before the batch in hand."""
+        for table in self.agent.tables:
+            table.at(self.partition).undo()
 
 
-async def _bisect(
-    lane: Lane,
-    agent: Agent,
-    topic: Topic[Any],
-    partition: int,
-    records: Sequence[Record],
-    failure: BaseException | None,
-) -> None:
-    if len(records) == 1:
-        if failure is None:
-            return
-        await _bury(lane, agent, topic, partition, records[0], failure)
-        return
-    middle = len(records) // 2
-    for half in (records[:middle], records[middle:]):
-        failed = await _try(lane, agent, topic, partition, half)
-        if failed is not None:
-            await _bisect(lane, agent, topic, partition, half, failed)
-
-
-async def _try(
-    lane: Lane, agent: Agent, topic: Topic[Any], partition: int, records: Sequence[Record]
-) -> BaseException | None:
-    """One attempt; waits as long as a part is away. What failed leaves no trace."""
-    delay = 0.1
-    while True:
-        batch = lane.batch(agent, topic, partition, records)
-        began = time.perf_counter()
-        try:
-            async with asyncio.timeout(lane.services.settings.handler_seconds):
-                await agent.handler(batch)
-            lane.waiting.pop(agent.name, None)
-            await lane.accept(agent, batch)
-        except Unavailable as error:
-            lane.undo(agent, partition)
-            if agent.name not in lane.waiting:
-                log.warning("%s waits: %s", agent.name, error)
-            lane.waiting[agent.name] = str(error)
-            metrics.HANDLER_ERRORS.labels(agent.name, "unavailable").inc()
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 5.0)
-        except asyncio.CancelledError as error:
-            lane.undo(agent, partition)
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Nobody cancelled us: something that the handler awaited was, and the handler let it through.
-            metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
-            return error
-        except Exception as error:
-            lane.undo(agent, partition)
-            metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
-            return error
-        else:
-            _remember(lane, agent, len(records), poison=False)
-            metrics.BATCHES.labels(agent.name).inc()
-            metrics.MESSAGES.labels(agent.name).inc(len(records))
-            metrics.HANDLER_SECONDS.labels(agent.name).observe(time.perf_counter() - began)
-            return None
-
-
-async def _bury(
-    lane: Lane, agent: Agent, topic: Topic[Any], partition: int, record: Record, failure: BaseException
-) -> None:
-    """Send a poison record to the dead letters, unless they become a mass: then the agent stops."""
-    if _poisoned(lane, agent) >= WATCHED // 2:
-        lane.stopped[agent.name] = f"more than half of its last {WATCHED} records failed, last: {one_line(failure)}"
-        log.error("%s STOPPED, its partitions are held: %s", agent.name, lane.stopped[agent.name])
-        await asyncio.Event().wait()  # until the worker is restarted
-    _remember(lane, agent, 1, poison=True)
-    metrics.DEAD_LETTERS.labels(agent.name, "agent").inc()
-    log.error("%s: record %d of %s-%d goes to the dead letters: %s",
-              agent.name, record.offset, topic.name, partition, one_line(failure))  # fmt: skip
-    batch = lane.batch(agent, topic, partition, [record])
-    lane.poison(agent, batch, _letter(batch, agent, record, failure))
-    await lane.accept(agent, batch)
-
-
-def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) -> Poison:
+def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) -> tuple[DeadLetter, Position]:
     try:
         position = batch.position(record)
     except TpstreamError:
@@ -148,21 +185,7 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
         source_partition=batch.partition,
         source_offset=record.offset,
     )
-    return Poison(letter, position)
-
-
-def _remember(lane: Lane, agent: Agent, count: int, *, poison: bool) -> None:
-    recent = lane.recent[agent.name]
-    if not poison and not any(bad for _, bad in recent):
-        return  # nothing to weigh against
-    recent.append((count, poison))
-    total = sum(n for n, _ in recent)
-    while total - recent[0][0] >= WATCHED:
-        total -= recent.popleft()[0]
-
-
-def _poisoned(lane: Lane, agent: Agent) -> int:
-    return sum(n for n, bad in lane.recent[agent.name] if bad)
+    return letter, position
 
 
 def one_line(error: BaseException | None) -> str:

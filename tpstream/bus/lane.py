@@ -10,6 +10,7 @@ every agent on its topic has taken it over and the checkpoint after that is dura
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from aiokafka import ConsumerRecord
 
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Services
-from tpstream.bus.attempt import Poison, one_line, run_batch
+from tpstream.bus.attempt import Attempts, Condition, one_line
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.sink import Sink
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 Place = tuple[str, int]
 """A topic's name and a partition."""
+
+ROOM_SECONDS = 0.5
+"""Between two tries to hand rows to a sink that is full."""
 
 LONGEST_BATCH = 2_000
 """Records handed to a handler at once: what is lost in work when one of them is poison."""
@@ -79,10 +83,6 @@ class Lane:
         """Where produced records go."""
         self.life: Life = NO_LIFE
         self.progress: dict[Place, Progress] = {}
-        self.stopped: dict[str, str] = {}
-        """Agents stopped by a mass of errors, and why."""
-        self.waiting: dict[str, str] = {}
-        """Agents that wait for a part that is away, and for which."""
         self.full = asyncio.Event()
         """Set when a sink is full: a checkpoint is wanted now."""
         self.failure = ""
@@ -100,12 +100,22 @@ class Lane:
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._paused: set[Place] = set()
         self._draining = False
-        self.recent: dict[str, deque[tuple[int, bool]]] = {agent.name: deque() for agent in agents}
+        self._conditions = {agent.name: Condition() for agent in agents}
 
     @property
     def topics(self) -> frozenset[str]:
         """The topics that this lane takes."""
         return frozenset(self._by_topic)
+
+    @property
+    def stopped(self) -> dict[str, str]:
+        """Agents stopped by a mass of errors, and why."""
+        return {name: condition.stopped for name, condition in self._conditions.items() if condition.stopped}
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """Agents that wait for a part that is away, and for which."""
+        return {name: condition.waiting for name, condition in self._conditions.items() if condition.waiting}
 
     def buffered(self) -> dict[str, int]:
         """Records that wait for each agent."""
@@ -198,6 +208,14 @@ class Lane:
     async def _work(self, agent: Agent, partition: int) -> None:
         slot = (agent.name, partition)
         queue, waiting = self._queues[slot], self._waiting_lists[slot]
+        attempts = Attempts(
+            agent,
+            partition,
+            self._conditions[agent.name],
+            seconds=self.services.settings.handler_seconds,
+            batch=self._batch,
+            accept=self.accept,
+        )
         while not self._draining:
             await queue.get()
             if self._draining or not waiting:
@@ -206,7 +224,7 @@ class Lane:
             for start in range(0, len(records), LONGEST_BATCH):
                 if self._draining:
                     return
-                await run_batch(self, agent, topic, partition, records[start : start + LONGEST_BATCH])
+                await attempts.run(topic, records[start : start + LONGEST_BATCH])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task that ends otherwise than by `drain` would leave its partition standing still in silence."""
@@ -231,7 +249,7 @@ class Lane:
             records = records + waiting.popleft()[1]
         return topic, records
 
-    def batch(self, agent: Agent, topic: Topic[Any], partition: int, records: Sequence[Any]) -> Batch:
+    def _batch(self, agent: Agent, topic: Topic[Any], partition: int, records: Sequence[Any]) -> Batch:
         """A fresh batch over these records, with nothing done yet."""
         return Batch(topic, partition, records, self.life, agent.name, self.services)
 
@@ -243,8 +261,10 @@ class Lane:
                 return
             except Full:
                 self.full.set()
-                async with self._room:
-                    await self._room.wait()
+                # With a time-out: room may have been made between these two lines.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ROOM_SECONDS), self._room:
+                        await self._room.wait()
 
     def _accept(self, agent: Agent, batch: Batch) -> None:
         if batch.outgoing:
@@ -280,15 +300,6 @@ class Lane:
         ):
             self._paused.discard(place)
             self._resume(*place)
-
-    def undo(self, agent: Agent, partition: int) -> None:
-        """Put an agent's tables back to where they were before the batch in hand."""
-        for table in agent.tables:
-            table.at(partition).undo()
-
-    def poison(self, agent: Agent, batch: Batch, poison: Poison) -> None:
-        """Add the dead letter of a record that no attempt could handle."""
-        batch.dead_letter(poison.letter, poison.position)
 
     async def made_room(self) -> None:
         """A checkpoint is done: whoever waited for room in a sink tries again."""

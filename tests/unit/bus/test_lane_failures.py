@@ -128,7 +128,7 @@ async def test_a_task_that_nothing_foresees_the_end_of_ends_the_worker(monkeypat
     async def broken(*arguments: Any) -> None:
         raise KeyError("a bug of the lane")
 
-    monkeypatch.setattr("tpstream.bus.lane.run_batch", broken)
+    monkeypatch.setattr("tpstream.bus.attempt.Attempts.run", broken)
     one, _ = lane(copy)
     offer(one, b"a")
     async with asyncio.timeout(5):
