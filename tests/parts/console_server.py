@@ -81,6 +81,7 @@ class Sent:
     def __init__(self) -> None:
         self.records: list[tuple[str, int | None, bytes, CommandRequest]] = []
         self.wait: Any = None
+        self.available = True
 
     def add(
         self, topic: str, partition: int | None, key: bytes, value: bytes | None, headers: Headers, timestamp: int

@@ -168,6 +168,8 @@ class Lane:
         """Forget all partitions; call after the last checkpoint."""
         self.progress.clear()
         self._paused.clear()
+        for condition in self._conditions.values():
+            condition.waiting = ""
 
     # From the consumer
 

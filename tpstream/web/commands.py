@@ -30,6 +30,9 @@ _FIELDS = ("method", "params", "timeout", "attempts")
 class Sends(Protocol):
     """What is needed of `tpstream.bus.producer.Producer`."""
 
+    @property
+    def available(self) -> bool: ...
+
     def add(
         self, topic: str, partition: int | None, key: bytes, value: bytes | None, headers: Headers, timestamp: int
     ) -> int: ...
@@ -133,6 +136,9 @@ class Commands:
                 503, "no commands are taken for a moment: tpstream stops, or its broker starts anew", remedy="try again"
             )
         request = parse(call.path["device"], call.body, self._clock(), self._new_id())
+        if not self._producer.available:
+            # Added now it would wait in memory, and be sent after the caller has heard that it was not.
+            raise Unavailable("Kafka does not answer at the moment; the command was not taken")
         topic = topics.downlink_command
         try:
             self._producer.add(topic.name, None, request.device.encode(), topic.encode(request), (), request.created_at)

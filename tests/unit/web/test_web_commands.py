@@ -109,6 +109,14 @@ async def test_kafka_away_is_unavailable_and_says_that_the_command_may_still_go(
         await commands.post(Call({"device": "g1"}, {}, body(method="fan")))
 
 
+async def test_while_kafka_is_away_nothing_is_taken_that_would_be_sent_later() -> None:
+    sent = Sent()
+    sent.available = False
+    with pytest.raises(Unavailable, match="was not taken"):
+        await Commands(sent).post(Call({"device": "g1"}, {}, body(method="fan")))
+    assert sent.records == []
+
+
 async def test_held_it_takes_nothing_until_it_is_released() -> None:
     sent = Sent()
     commands = Commands(sent)
