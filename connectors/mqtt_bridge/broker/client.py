@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,11 @@ SESSION_SECONDS = 7 * 24 * 3600
 KEEP_ALIVE = 60
 DOWNLINKS = 100
 """Publishes to the broker without its acknowledgement."""
+
+NOTHING = "tpstream/nothing"
+"""A topic that nobody subscribes to."""
+
+SETTLE_SECONDS = 1.0
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -66,6 +72,17 @@ class BrokerClient(aiomqtt.Client):
         for one, code in zip(filters, codes, strict=True):
             if getattr(code, "is_failure", False):
                 raise ConfigurationError(f"the broker refuses the subscription to {one} ({code}); check its ACL")
+
+    async def settle(self) -> None:
+        """Return when the broker has read our acknowledgements, or after a second.
+
+        A socket that is closed with unread data resets the connection, and acknowledgements that the
+        broker had not read yet go with it: it would send those messages again. So the rest is read and
+        dropped, and a question is asked that the broker can only answer behind them.
+        """
+        self.reading.discard()
+        with contextlib.suppress(aiomqtt.MqttError):
+            await self.unsubscribe(NOTHING, timeout=SETTLE_SECONDS)
 
     def send(self, topic: str, payload: bytes) -> int:
         """Publish with QoS 1 and return the packet id; `published` is called with it when it is acknowledged."""

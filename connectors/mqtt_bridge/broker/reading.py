@@ -75,6 +75,11 @@ class Reading:
             self._stopped = False
             self.start()
 
+    def discard(self) -> None:
+        """Read on, but take no publish any more: the broker sends what is not acknowledged again."""
+        self._take = lambda publishes: None
+        self.resume()
+
     def end(self) -> None:
         """The connection is no more."""
         self.pause()

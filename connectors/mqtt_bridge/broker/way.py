@@ -117,6 +117,8 @@ class Broker:
 
     async def close(self) -> None:
         """Disconnect; the broker keeps the session."""
+        if self._client is not None and self._connected.is_set():
+            await self._client.settle()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1.5)
