@@ -1,11 +1,12 @@
 # make run: set up, then the whole platform with a simulated fleet, on embedded parts.
 # make test: set up, then every test that this machine can run.
+# make fault: stop, kill, fill and pause parts of a running platform, and hold the ledger against the store.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check fix bench lock clean setup system
+.PHONY: run test fault check fix bench lock clean setup system
 
 run: setup
 	@$(BIN)/tpstream up --simulate
@@ -24,7 +25,10 @@ system:
 	@sh tests/system-packages.sh
 
 test: setup system
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/e2e
+
+fault: setup system
+	@$(BIN)/python -m pytest tests/fault
 
 check: setup
 	@$(BIN)/ruff format --check .

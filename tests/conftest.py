@@ -3,7 +3,11 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+pytest.register_assert_rewrite("parts.fleet", "parts.whole", "parts.device", "parts.bridge")
 
 pytest_plugins = (
     "parts.kafka",
