@@ -15,8 +15,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from tpstream.bus.lane import Lane, Place
+from tpstream.bus.lane import Lane
 from tpstream.bus.producer import Producer
+from tpstream.bus.progress import Place
 from tpstream.bus.recovery import changelog_of
 from tpstream.bus.sink import Sink
 from tpstream.bus.state import PartitionState

@@ -28,7 +28,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from tpstream.bus.checkpoint import Superseded
-from tpstream.bus.lane import Lane, Place, Progress
+from tpstream.bus.lane import Lane
+from tpstream.bus.progress import Place, Progress
 from tpstream.errors import Unavailable
 from tpstream.settings import Settings
 

@@ -15,7 +15,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -23,46 +22,20 @@ from aiokafka import ConsumerRecord
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Services
 from tpstream.bus.attempt import Attempts, Condition, one_line
-from tpstream.bus.batch import Batch, Outgoing
+from tpstream.bus.batch import Batch
 from tpstream.bus.position import NO_LIFE, Life
+from tpstream.bus.progress import Place, Progress
 from tpstream.bus.sink import Sink
 from tpstream.bus.topics import Topic
 from tpstream.errors import Full
 
 log = logging.getLogger(__name__)
 
-Place = tuple[str, int]
-"""A topic's name and a partition."""
-
 ROOM_SECONDS = 0.5
 """Between two tries to hand rows to a sink that is full."""
 
 LONGEST_BATCH = 2_000
 """Records handed to a handler at once: what is lost in work when one of them is poison."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far one lane topic partition is. Offsets are those of the next record."""
-
-    fetched: int = -1
-    """-1: nothing yet."""
-    done: dict[str, int] = field(default_factory=dict)
-    """By agent."""
-    committed: int = -1
-    buffered: int = 0
-    """Records fetched and not yet done by every agent; `bytes` is their size."""
-    bytes: int = 0
-    lists: deque[tuple[int, int, int]] = field(default_factory=deque)
-    """Of each fetched list not yet done: its end offset, records, bytes."""
-    clock: int = 0
-    """Highest record timestamp fetched, ms."""
-    moved_at: float = 0.0
-    """Monotonic time of the last progress."""
-
-    def acknowledged(self) -> int:
-        """The offset below which every agent is done, or -1."""
-        return min(self.done.values(), default=-1)
 
 
 class Lane:
@@ -308,36 +281,6 @@ class Lane:
         self.full.clear()
         async with self._room:
             self._room.notify_all()
-
-
-class TopicSink:
-    """Records to be produced, as a sink: bounded, and durable when Kafka has acknowledged them."""
-
-    name = "topics"
-
-    def __init__(self, producer: Any, limit_bytes: int = 64_000_000) -> None:
-        self.producer = producer
-        self.limit_bytes = limit_bytes
-
-    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any]) -> None:
-        """Hand the records to the producer. Full when too much is not yet acknowledged."""
-        if self.producer.buffered_bytes > self.limit_bytes:
-            raise Full(f"{self.producer.buffered_bytes} bytes wait for Kafka")
-        add = self.producer.add
-        for row in rows:
-            add(row.topic, row.partition, row.key, row.value, row.headers, row.timestamp)
-
-    @property
-    def pending(self) -> int:
-        """Records that Kafka has not acknowledged."""
-        return int(self.producer.unacknowledged)
-
-    async def flush(self) -> None:
-        """Return when Kafka has acknowledged what was added."""
-        await self.producer.flush()
-
-    async def close(self) -> None:
-        """The producer belongs to the worker, which closes it."""
 
 
 def _size(records: Sequence[ConsumerRecord]) -> int:

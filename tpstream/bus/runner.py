@@ -16,13 +16,15 @@ from tpstream.bus.agent import Agent, Services
 from tpstream.bus.attempt import one_line
 from tpstream.bus.checkpoint import Checkpoint, OnRejected, Superseded
 from tpstream.bus.faust_app import LaneApp
-from tpstream.bus.lane import Lane, Place, TopicSink
+from tpstream.bus.lane import Lane
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.producer import Producer
+from tpstream.bus.progress import Place
 from tpstream.bus.provision import read_life
 from tpstream.bus.recovery import recover
 from tpstream.bus.sink import Sink
 from tpstream.bus.state import pin_partitions
+from tpstream.bus.topic_sink import TopicSink
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
 log = logging.getLogger(__name__)

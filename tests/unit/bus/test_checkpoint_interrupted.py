@@ -13,8 +13,9 @@ import pytest
 
 from tpstream.bus.agent import Agent
 from tpstream.bus.checkpoint import Checkpoint, Superseded
-from tpstream.bus.lane import Lane, Place
+from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life, Position
+from tpstream.bus.progress import Place
 from tpstream.bus.state import PartitionState
 from tpstream.bus.table import Table, TablePartition
 from tpstream.bus.topics import uplink_raw

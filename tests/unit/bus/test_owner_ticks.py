@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tpstream.bus.lane import Lane, Progress
+from tpstream.bus.lane import Lane
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.position import Life
+from tpstream.bus.progress import Progress
 from tpstream.bus.table import Table, TablePartition
 from tpstream.bus.topics import uplink_raw
 
