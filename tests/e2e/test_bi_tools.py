@@ -50,7 +50,8 @@ def test_sqlalchemy(filled, user):
     engine = create_engine(f"clickhousedb://{user}@127.0.0.1:{filled.port}/default")
     with engine.connect() as connection:
         assert connection.execute(text(QUERY)).one()[:2] == (10, 24.5)
-        bound = connection.execute(text("SELECT number FROM telemetry WHERE key = :k LIMIT 1"), {"k": "temp"})
+        one = text("SELECT number FROM telemetry WHERE device = :d ORDER BY ts LIMIT 1")
+        bound = connection.execute(one, {"d": "bi-1"})
         assert bound.scalar() == 20.0
     seen = inspect(engine)
     assert {"telemetry", "windows", "alarms", "commands"} <= {*seen.get_table_names(), *seen.get_view_names()}
