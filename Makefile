@@ -1,12 +1,13 @@
 # make run: set up, then the whole platform with a simulated fleet, on embedded parts.
 # make test: set up, then every test that this machine can run.
+# make kafka: bring Apache Kafka's jars from Maven Central, for `tpstream up --kafka apache` and for tests.
 # make fault: stop, kill, fill and pause parts of a running platform, and hold the ledger against the store.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test fault check fix bench lock clean setup system
+.PHONY: run test kafka fault check fix bench lock clean setup system
 
 run: setup
 	@$(BIN)/tpstream up --simulate
@@ -26,6 +27,9 @@ system:
 
 test: setup system
 	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/e2e
+
+kafka:
+	@sh deploy/kafka/jars.sh
 
 fault: setup system
 	@$(BIN)/python -m pytest tests/fault

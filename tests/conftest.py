@@ -17,3 +17,12 @@ pytest_plugins = (
     "parts.whole",
     "parts.supervised",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kafka",
+        choices=("embedded", "apache"),
+        default="embedded",
+        help="the broker of the fixtures kafka and fresh_kafka; apache needs `make kafka`",
+    )

@@ -1,4 +1,4 @@
-"""The lane on the embedded broker: order, acknowledgement, retries, poison, tables over restarts."""
+"""The lane on a broker: order, acknowledgement, retries, poison, tables over restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tpstream.errors import Unavailable
 from tpstream.messages import Point, Telemetry
 from tpstream.settings import Settings
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.bus]
 
 
 class Count(msgspec.Struct):
@@ -155,7 +155,7 @@ async def test_a_new_life_keeps_values_and_forgets_marks(fresh_kafka: Any) -> No
     await publish(settings, ["x"] * 100)
     async with running(settings, "lives", agents) as runner:
         await until(lambda: len(taken) == 100 and runner.lag() == 0)
-    fresh_kafka.restart()
+    fresh_kafka.new_life()
     await publish(settings, ["x"] * 30)
     async with running(settings, "lives", agents) as runner:
         await until(lambda: len(taken) == 130 and runner.lag() == 0)

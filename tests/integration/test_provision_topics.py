@@ -14,7 +14,7 @@ from tpstream.bus.provision import connect, provision, read_life
 from tpstream.errors import ConfigurationError, Unavailable
 from tpstream.settings import Settings
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.bus]
 
 
 async def partitions(bootstrap: str) -> dict[str, int]:
