@@ -45,6 +45,9 @@ def free_port() -> int:
 class Kafka(ABC):
     """A running broker: `bootstrap`, `settings(**overrides)`, `process`, `life`."""
 
+    forgets: bool
+    """Whether its records are gone when it ends."""
+
     def __init__(self, new_dir: Callable[[], Path]) -> None:
         self.port = free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
@@ -102,6 +105,8 @@ class Kafka(ABC):
 class Embedded(Kafka):
     """The embedded broker: in memory, empty at each start."""
 
+    forgets = True
+
     def start(self, **overrides: Any) -> None:
         self._begin(embedded.command("127.0.0.1", self.port))
         self._provision(fresh=True, **overrides)
@@ -112,6 +117,8 @@ class Embedded(Kafka):
 
 class Apache(Kafka):
     """Apache Kafka: everything is in `folder` and survives `restart`; its own log is `folder`/log."""
+
+    forgets = False
 
     def __init__(self, new_dir: Callable[[], Path]) -> None:
         super().__init__(new_dir)
@@ -167,6 +174,12 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def fresh_kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker of the test's own: pause, kill and restart it as you like."""
     yield from _started(_chosen(request), tmp_path_factory)
+
+
+@pytest.fixture
+def fresh_embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """An embedded broker of the test's own, for what only that one does."""
+    yield from _started(Embedded, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,20 @@ from tpstream.settings import Settings
 if TYPE_CHECKING:
     from tpstream.embedded.part import Part
 
-DEFAULTS: dict[str, Any] = {
-    "session_timeout": 3.0,  # the embedded broker holds a join for half of it
+_ANY_KAFKA: dict[str, Any] = {
     "trusted_identity": "login,topic",
     "register_on_first_sight": True,
+}
+
+DEFAULTS: dict[str, Any] = _ANY_KAFKA | {
+    "session_timeout": 3.0,  # the embedded broker holds a join for half of it
     # The embedded broker's fetches cost more with each batch it holds (docs/decisions/0005): fewer, larger ones.
     "partitions": 2,
 }
-"""What `up` sets otherwise than a production bridge or worker, unless the user has set it."""
+"""What `up` sets otherwise than a production bridge or worker, unless the user has set it.
+
+The last two are for the embedded broker alone; a real one may refuse such a session timeout.
+"""
 
 EXAMPLE = Path("examples/greenhouse")
 
@@ -38,7 +45,11 @@ EXAMPLE = Path("examples/greenhouse")
     help="The application to apply and run.  [--simulate: the greenhouse example]",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of ./var.")
-@click.option("--kafka", type=click.Choice(["embedded"]), help="Start the embedded broker, in memory; the default.")
+@click.option(
+    "--kafka",
+    type=click.Choice(["embedded", "apache"]),
+    help="Start the embedded broker, in memory (the default), or Apache Kafka, on disk (`make kafka` brings it).",
+)
 @click.pass_context
 def up(context: click.Context, simulate: bool, app: Path | None, data_dir: Path | None, kafka: str | None) -> int:
     """Run everything on this machine: store, Kafka, bridge, workers.
@@ -47,13 +58,19 @@ def up(context: click.Context, simulate: bool, app: Path | None, data_dir: Path 
     in TPSTREAM_DATA_DIR; with TPSTREAM_KAFKA a Kafka of your own is used instead of the embedded one.
     """
     config = context.parent.params.get("config") if context.parent else None
-    settings = Settings.load(config=config, defaults=DEFAULTS, data_dir=data_dir, app=app and str(app))
-    if kafka == "embedded":
-        settings = replace(settings, kafka="")
+    settings = load(kafka, config=config, data_dir=data_dir, app=app and str(app))
     settings = replace(settings, data_dir=settings.data_dir.absolute(), app=_application(settings, simulate))
     from tpstream.embedded.parts import parts
 
-    return run(settings, parts(settings, simulate=simulate), config)
+    return run(settings, parts(settings, simulate=simulate, real_kafka=kafka == "apache"), config)
+
+
+def load(kafka: str | None, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """The settings of `up --kafka KAFKA`; `given` as for `Settings.load`."""
+    settings = Settings.load(environ, defaults=_ANY_KAFKA, **given)
+    if kafka != "apache" and (kafka == "embedded" or not settings.kafka):
+        settings = Settings.load(environ, defaults=DEFAULTS, **given)
+    return settings if kafka is None else replace(settings, kafka="")
 
 
 def run(settings: Settings, wanted: dict[str, Part], config: Path | None = None) -> int:
@@ -72,7 +89,8 @@ def run(settings: Settings, wanted: dict[str, Part], config: Path | None = None)
     def started() -> None:
         click.secho(f"\ntpstream is ready ({time.monotonic() - began:.1f} s)", bold=True)
         program = summary.program() + (f" --config {shlex.quote(str(config))}" if config else "")
-        click.echo(summary.summary(settings, names, program=program, publisher=summary.publisher()))
+        forgets = any(part.forgets for part in wanted.values())
+        click.echo(summary.summary(settings, names, program=program, publisher=summary.publisher(), forgets=forgets))
 
     async def supervise() -> int:
         return await Supervisor(settings, wanted, say, started=started).run()

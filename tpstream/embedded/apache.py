@@ -87,6 +87,9 @@ class Apache:
             "advertised.listeners": f"HOST://{reached}:{self.port}",
             "inter.broker.listener.name": "HOST",
             "log.dirs": str(self._data),
+            # A broker that was killed is taken back when its old session has ended: 9 s, unless said.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
         }
         lines = [
             line for line in PROPERTIES.read_text().splitlines() if "=" in line and line.split("=", 1)[0] not in own

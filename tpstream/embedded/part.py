@@ -31,6 +31,8 @@ class Part:
     lag: Lag | None = None
     share: float = 1.0
     stop_signal: signal.Signals = signal.SIGTERM
+    forgets: bool = False
+    """Whether what it holds is lost when it ends: it is worked off before, and put back after."""
     where: str = ""
     """For people: its address."""
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from tpstream.embedded import ask
+from tpstream.embedded import apache, ask
 from tpstream.embedded import kafka as broker
 from tpstream.embedded.part import Lag, Part, Ready
 from tpstream.settings import Settings
@@ -19,8 +19,12 @@ STOP_ORDER = (BRIDGE, SIMULATOR, WORKER, WORKER_STORE, KAFKA, STORE)
 """Who feeds stops before who is fed, so that nothing that was acknowledged is left in memory."""
 
 
-def parts(settings: Settings, *, simulate: bool) -> dict[str, Part]:
-    """What has to run for these settings, by name; a Kafka or store of the user's own is left out."""
+def parts(settings: Settings, *, simulate: bool, real_kafka: bool = False) -> dict[str, Part]:
+    """What has to run for these settings, by name; a Kafka or store of the user's own is left out.
+
+    `real_kafka`: Apache Kafka in the data folder instead of the embedded broker.
+    Raises ConfigurationError where the broker cannot run on this machine.
+    """
     environ = settings.environ() | {"PYTHONUNBUFFERED": "1"}
     tpstream = (sys.executable, "-m", "tpstream")
     host = settings.host
@@ -37,14 +41,7 @@ def parts(settings: Settings, *, simulate: bool) -> dict[str, Part]:
             share=2.0,
             where=store,
         ),
-        Part(
-            name=KAFKA,
-            command=broker.command(host, settings.kafka_port),
-            ready=_listens(host, settings.kafka_port),
-            share=0.5,
-            stop_signal=signal.SIGKILL,  # it has nothing to save, and waits for clients that are connected
-            where=f"{host}:{settings.kafka_port}",
-        ),
+        _apache(settings) if real_kafka else _embedded(settings),
         Part(
             name=BRIDGE,
             command=(*tpstream, "bridge"),
@@ -91,6 +88,31 @@ def ports(settings: Settings, names: set[str]) -> dict[str, int]:
     if settings.bridge_way == "broker":
         del of_part[BRIDGE]["TPSTREAM_MQTT_PORT"]
     return {setting: port for name in STOP_ORDER if name in names for setting, port in of_part.get(name, {}).items()}
+
+
+def _embedded(settings: Settings) -> Part:
+    host, port = settings.host, settings.kafka_port
+    return Part(
+        name=KAFKA,
+        command=broker.command(host, port),
+        ready=_listens(host, port),
+        share=0.5,
+        stop_signal=signal.SIGKILL,  # it has nothing to save, and waits for clients that are connected
+        forgets=True,
+        where=f"{host}:{port}",
+    )
+
+
+def _apache(settings: Settings) -> Part:
+    host, port = settings.host, settings.kafka_port
+    one = apache.Apache(settings.data_dir / "kafka", host, port)
+    one.check()
+    reached = f"{settings.reached_host}:{port}"
+
+    async def ready(pid: int) -> bool:
+        return await apache.serves(reached)
+
+    return Part(name=KAFKA, command=one.command(), ready=ready, share=2.0, where=f"{host}:{port}")
 
 
 def _answers(url: str) -> Ready:

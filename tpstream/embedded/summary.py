@@ -14,8 +14,12 @@ from tpstream.settings import Settings
 TOPIC, PAYLOAD = "devices/my-first/telemetry", '{"temperature":21.5}'
 
 
-def summary(settings: Settings, names: set[str], *, program: str, publisher: str | None) -> str:
-    """The text. `program`: how the user calls us; `publisher`: mosquitto_pub where it is installed."""
+def summary(settings: Settings, names: set[str], *, program: str, publisher: str | None, forgets: bool = True) -> str:
+    """The text.
+
+    `program`: how the user calls us; `publisher`: mosquitto_pub where it is installed; `forgets`:
+    whether our Kafka keeps its records in memory only.
+    """
     host = settings.host
     rows = [
         ("console", f"http://{host}:{settings.web_port}/", "devices, charts, alarms, commands; /health, /metrics"),
@@ -39,10 +43,15 @@ def summary(settings: Settings, names: set[str], *, program: str, publisher: str
         f"    {program} {_act(names)}",
         "",
     ]
-    if parts.KAFKA in names:
+    if parts.KAFKA in names and forgets:
         lines += [
             "  The embedded Kafka keeps its records in memory: what it has acknowledged and the store does",
             "  not have yet is lost if that broker dies. Stopping with Ctrl+C loses nothing.",
+            "",
+        ]
+    elif parts.KAFKA in names:
+        lines += [
+            f"  Kafka keeps its records in {_near(settings.data_dir / 'kafka')}. Stopping with Ctrl+C loses nothing.",
             "",
         ]
     return "\n".join(lines)

@@ -67,7 +67,7 @@ class Supervisor:
         self._keeper: Keeper | None = None
         self._lives: Lives | None = None
         self._low_disk = False
-        if parts.KAFKA in self.watches:
+        if parts.KAFKA in all_parts and all_parts[parts.KAFKA].forgets:
             kept = Kept(settings.data_dir / "config")
             kept.load()
             self._keeper = Keeper(kept, settings.bootstrap)
@@ -128,7 +128,7 @@ class Supervisor:
             await asyncio.sleep(LOOK)
             self._look_at_disk()
             if self._too_large() and time.monotonic() >= put_off_until:
-                assert self._lives is not None
+                assert self._lives is not None  # only its broker can be too large
                 if not await self._lives.renew():
                     put_off_until = time.monotonic() + RENEW_AGAIN
 
@@ -184,7 +184,7 @@ class Supervisor:
 
     def _too_large(self) -> bool:
         watch = self.watches.get(parts.KAFKA)
-        if watch is None or watch.process is None or not watch.ready.is_set():
+        if self._lives is None or watch is None or watch.process is None or not watch.ready.is_set():
             return False
         return watch.process.memory() >= self.settings.kafka_memory_mb * 1_000_000
 
@@ -212,7 +212,8 @@ class Supervisor:
             seconds = allowance(remaining, watch.part.share, sum(later.part.share for later in order[n + 1 :]))
             stop_by = time.monotonic() + seconds
             # The embedded broker forgets: what is acknowledged has to be worked off first.
-            owes = watch.part.lag is not None and watch.ready.is_set() and kafka is not None and kafka.ready.is_set()
+            forgets = kafka is not None and kafka.part.forgets and kafka.ready.is_set()
+            owes = forgets and watch.part.lag is not None and watch.ready.is_set()
             if owes and not await drained([watch], seconds * DRAIN_SHARE):
                 self._say(watch.part.name, "has not worked off everything; the embedded broker forgets the rest")
             if watch is kafka and self._keeper is not None:

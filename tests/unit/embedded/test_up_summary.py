@@ -50,3 +50,9 @@ def test_it_says_what_the_broker_may_lose_only_where_it_is_ours() -> None:
 
     assert said(ALL)
     assert not said(ALL - {KAFKA})
+
+
+def test_of_a_broker_on_disk_it_says_where_it_keeps_its_records() -> None:
+    text = summary(Settings(data_dir=Path("var")), ALL, program="tpstream", publisher=None, forgets=False)
+    assert "memory" not in text
+    assert "keeps its records in var/kafka." in text

@@ -1,0 +1,37 @@
+"""What `tpstream up` sets of its own accord depends on the broker that it starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tpstream.cli.up import load
+from tpstream.settings import Settings
+
+PRODUCTION = Settings()
+
+
+@pytest.mark.parametrize(
+    ("kafka", "environ", "short", "bootstrap"),
+    [
+        (None, {}, True, "127.0.0.1:9092"),
+        ("embedded", {"TPSTREAM_KAFKA": "k:1"}, True, "127.0.0.1:9092"),
+        ("apache", {}, False, "127.0.0.1:9092"),
+        ("apache", {"TPSTREAM_KAFKA": "k:1"}, False, "127.0.0.1:9092"),
+        (None, {"TPSTREAM_KAFKA": "k:1"}, False, "k:1"),
+    ],
+)
+def test_only_the_embedded_broker_gets_few_partitions_and_short_sessions(
+    kafka: str | None, environ: dict[str, str], short: bool, bootstrap: str
+) -> None:
+    settings = load(kafka, environ)
+    assert settings.bootstrap == bootstrap
+    assert (settings.session_timeout < PRODUCTION.session_timeout) == short
+    assert (settings.partitions < PRODUCTION.partitions) == short
+    assert settings.register_on_first_sight
+
+
+def test_what_the_user_set_stays() -> None:
+    environ = {"TPSTREAM_PARTITIONS": "5", "TPSTREAM_SESSION_TIMEOUT": "7"}
+    for kafka in (None, "embedded", "apache"):
+        settings = load(kafka, environ)
+        assert (settings.partitions, settings.session_timeout) == (5, 7.0)
