@@ -66,8 +66,13 @@ class Settings:
 
     # Worker
     roles: str = _setting("process,store", "Roles of a worker: process, store")
+    instance: str = _setting(
+        "", "Name of this worker that outlives its process (static membership): a restart moves no partitions; empty: none"
+    )
+    standbys: bool = _setting(True, "Follow the tables of another worker's partitions, to take over at once")
     session_timeout: float = _setting(15.0, "Seconds after which Kafka gives a silent worker's partitions away")
-    checkpoint_ms: int = _setting(200, "Milliseconds between checkpoints of the role process")
+    checkpoint_ms: int = _setting(1_000, "Milliseconds between checkpoints of the role process")
+    table_keys: int = _setting(100_000, "Keys of a table that one worker keeps in memory; the others are on its disk")
     store_ms: int = _setting(500, "Milliseconds after which the store's batch is written at the latest")
     store_rows: int = _setting(100_000, "Rows at which the store's batch is written at once")
     fetch_wait_ms: int = _setting(200, "Milliseconds that Kafka may hold a fetch that has nothing to bring")
@@ -79,6 +84,12 @@ class Settings:
     handler_seconds: float = _setting(60.0, "Seconds that one batch may take in a handler")
     retention_days: float = _setting(0.0, "Points older than this go to tp.late.v1 only; 0: kept for ever")
     clock_ahead_hours: float = _setting(24.0, "Points further ahead than this are dead letters `clock`")
+    mqtt_repeats: str = _setting("drop", "What a device, or its broker, sends again (docs/decode.md): drop or keep")
+    mqtt_repeats_records: int = _setting(32, "Last records of a device among which a repeat is looked for")
+    mqtt_repeats_seconds: int = _setting(3600, "Seconds after which a message is no repeat any more")
+    broker_snapshot_seconds: int = _setting(
+        60, "Seconds within which a broker that was killed repeats without DUP; 0: DUP is always required"
+    )
 
     # Scripts (docs/scripts.md)
     script_cpu_ms: int = _setting(25, "CPU budget of one script call, ms")
@@ -158,11 +169,22 @@ def _from_file(path: Path) -> Mapping[str, Any]:
 
 
 _MAY_BE_ZERO = frozenset(
-    {"checkpoint_ms", "store_ms", "fetch_wait_ms", "linger_ms", "retention_days", "clock_ahead_hours", "stop_seconds"}
+    {
+        "checkpoint_ms",
+        "store_ms",
+        "fetch_wait_ms",
+        "linger_ms",
+        "retention_days",
+        "clock_ahead_hours",
+        "broker_snapshot_seconds",
+        "stop_seconds",
+    }
 )
 _PORTS = frozenset(f.name for f in fields(Settings) if f.name.endswith("_port"))
-_GREATEST = {"receive_maximum": 65_535} | dict.fromkeys(_PORTS, 65_535)
-"""What MQTT and TCP have room for."""
+_GREATEST = {"receive_maximum": 65_535, "mqtt_repeats_records": 1_024} | dict.fromkeys(_PORTS, 65_535)
+"""What MQTT and TCP have room for, and a table's value."""
+
+_CHOICES = {"mqtt_repeats": ("drop", "keep")}
 
 
 def _in_range(name: str, number: float) -> float:
@@ -176,6 +198,8 @@ def _in_range(name: str, number: float) -> float:
 
 def _convert(name: str, kind: str, value: Any) -> Any:
     text = str(value).strip()
+    if name in _CHOICES and text not in _CHOICES[name]:
+        raise ConfigurationError(f"{PREFIX}{name.upper()}={text!r} is neither {' nor '.join(_CHOICES[name])}")
     try:
         if kind == "bool":
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]

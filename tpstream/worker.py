@@ -16,10 +16,10 @@ import uvloop
 from tpstream.app import Services, app
 from tpstream.bus.agent import Agent
 from tpstream.bus.attempt import one_line
+from tpstream.bus.changelog import changelog_of
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
-from tpstream.bus.recovery import changelog_of
 from tpstream.bus.rejected import dead_letters_of
 from tpstream.bus.runner import Runner
 from tpstream.bus.sink import Sink

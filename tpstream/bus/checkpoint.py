@@ -1,6 +1,7 @@
 """The checkpoint: what makes a batch's effects durable, in an order one can recite.
 
-All sinks flushed → changelog written and each record confirmed → offsets committed → RocksDB written.
+The group is asked whether we are still its member → all sinks flushed → changelog written, each
+record confirmed, and no stranger's among them → offsets committed → RocksDB written.
 
 The cut is taken without an await, between two steps of the event loop: what agents have
 handed over until then belongs to it. While it is made durable they go on working.
@@ -13,15 +14,17 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tpstream.bus.changelog import Changelogs, Superseded
 from tpstream.bus.lane import Lane
 from tpstream.bus.producer import Producer
 from tpstream.bus.progress import Place
-from tpstream.bus.recovery import changelog_of
 from tpstream.bus.sink import Sink
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Prepared, Table
+from tpstream.bus.table import Prepared, Table, TablePartition
 from tpstream.errors import Rejected, Unavailable
 from tpstream.observability import metrics
 
@@ -30,29 +33,56 @@ log = logging.getLogger(__name__)
 Commit = Callable[[Mapping[Place, int]], Awaitable[None]]
 """Commits offsets; raises Unavailable (try again) or Superseded (the partitions are another's)."""
 
+Fence = Callable[[], Awaitable[None]]
+"""Asks the group whether we are still its member; raises as a Commit does."""
+
 OnRejected = Callable[[Sink, Rejected], None]
 """Told of rows that a sink will never take."""
 
+__all__ = ["Checkpoint", "Commit", "Fence", "OnRejected", "Superseded"]
 
-class Superseded(Exception):
-    """The group has moved on: what this worker holds is not its own any more."""
+
+@dataclass(slots=True)
+class Cut:
+    """What one checkpoint makes durable."""
+
+    assignment: int
+    offsets: dict[Place, int]
+    """Next offset of each partition in which something was done."""
+    prepared: dict[tuple[str, int], Prepared]
+    """By table and partition."""
+    parts: dict[tuple[str, int], TablePartition[Any]]
+    states: dict[int, PartitionState]
+    stamps: dict[int, int]
 
 
 class Checkpoint:
     """Drives the checkpoints of one worker. Only one runs at a time."""
 
+    STEPS = ("fence", "flush", "changelog", "commit", "state")
+
     def __init__(
-        self, lane: Lane, producer: Producer, sinks: Sequence[Sink], group: str, commit: Commit, on_rejected: OnRejected
+        self,
+        lane: Lane,
+        producer: Producer,
+        sinks: Sequence[Sink],
+        changelogs: Changelogs,
+        commit: Commit,
+        fence: Fence,
+        on_rejected: OnRejected,
+        name: str = "process",
     ) -> None:
         self.lane = lane
         self.producer = producer
         self.sinks = sinks
-        self.group = group
+        self.changelogs = changelogs
         self.commit = commit
+        self.fence = fence
         self.on_rejected = on_rejected
+        self.name = name
         self.states: dict[int, PartitionState] = {}
         """The open state of each assigned partition; set by whoever recovers them."""
-        self.tables: tuple[Table[Any], ...] = tuple({t.name: t for a in lane.agents for t in a.tables}.values())
+        self.tables: tuple[Table[Any], ...] = changelogs.tables
         self.failing: str = ""
         """Why the checkpoint in hand is held up; empty: it is not."""
         self.seconds: float = 0.0
@@ -81,59 +111,67 @@ class Checkpoint:
         """
         async with self._lock:
             began = time.monotonic()
-            offsets = {
-                place: acknowledged
-                for place, progress in self.lane.progress.items()
-                if (acknowledged := progress.acknowledged()) > progress.committed
-            }
-            parts = {(table.name, number): table.at(number) for table in self.tables for number in self.states}
-            prepared = {place: written for place, part in parts.items() if (written := part.prepare()).values}
-            if not offsets and not prepared and not self.lane.full.is_set():
+            cut = self._cut()
+            if not cut.offsets and not cut.prepared and not self.lane.full.is_set():
                 return
             try:
-                await self._make_durable(offsets, prepared)
+                for step in self.STEPS:
+                    await getattr(self, f"_{step}")(cut)
+                    await self.reached(step)
             except BaseException:
                 # RocksDB would be marked as further than this by the next one, and these values be missing in it.
-                for place, written in prepared.items():
-                    parts[place].take_back(written)
+                for place, written in cut.prepared.items():
+                    cut.parts[place].take_back(written)
                 self.failing = ""
                 raise
+            for place, written in cut.prepared.items():
+                cut.parts[place].written(written)
             self.seconds = time.monotonic() - began
             self.count += 1
-            metrics.CHECKPOINT_SECONDS.labels(self.group.removeprefix("tpstream-")).observe(self.seconds)
+            metrics.CHECKPOINT_SECONDS.labels(self.name).observe(self.seconds)
             await self.lane.made_room()
+
+    async def reached(self, step: str) -> None:
+        """Called after each step; for those who want to know what happens when a worker dies there."""
 
     def let_go(self) -> None:
         """The partitions are not ours any more: close their state, and have a checkpoint in hand end."""
         self._assignment += 1
+        self.changelogs.release()
         for state in self.states.values():
             state.close()
         self.states = {}
         for table in self.tables:
             table.partitions.clear()
 
-    async def _make_durable(self, offsets: Mapping[Place, int], prepared: Mapping[tuple[str, int], Prepared]) -> None:
-        assignment, states = self._assignment, dict(self.states)
-        await asyncio.gather(*(self._flush(sink, assignment) for sink in self.sinks))
-        self._still(assignment)
-        await self._write_changelogs(prepared)
-        self._still(assignment)
-        if offsets:
-            await self._until_available(lambda: self.commit(offsets), assignment)
-        self._still(assignment)
-        for place, offset in offsets.items():
-            if place in self.lane.progress:
-                self.lane.progress[place].committed = offset
-        await self._write_states(prepared, states, assignment)
+    def _cut(self) -> Cut:
+        """What was handed over until now; without an await."""
+        offsets = {
+            place: acknowledged
+            for place, progress in self.lane.progress.items()
+            if (acknowledged := progress.acknowledged()) > progress.committed
+        }
+        self.changelogs.next()
+        stamps = {number: self.changelogs.stamp(number) for number in self.states}
+        parts = {(table.name, number): table.at(number) for table in self.tables for number in self.states}
+        prepared = {
+            place: written for place, part in parts.items() if (written := part.prepare(stamps[place[1]])).cells
+        }
+        return Cut(self._assignment, offsets, prepared, parts, dict(self.states), stamps)
 
-    def _still(self, assignment: int) -> None:
-        if self._assignment != assignment:
-            raise Superseded("the partitions were let go before it was finished; what it held comes again")
+    # The steps, in their order
 
-    async def _flush(self, sink: Sink, assignment: int) -> None:
+    async def _fence(self, cut: Cut) -> None:
+        """Not a word to anybody if the group has given our partitions to another while we slept."""
+        await self._until_available(self.fence, cut)
+
+    async def _flush(self, cut: Cut) -> None:
+        await asyncio.gather(*(self._flush_sink(sink, cut) for sink in self.sinks))
+
+    async def _flush_sink(self, sink: Sink, cut: Cut) -> None:
         while True:
             try:
-                await self._until_available(sink.flush, assignment)
+                await self._until_available(sink.flush, cut)
                 return
             except Rejected as rejected:
                 log.error("%s refuses %d rows for good: %s", sink.name, len(rejected.rows), rejected)
@@ -141,42 +179,39 @@ class Checkpoint:
                 # The letters it became are to be durable too, before anything is committed.
                 await self.producer.flush()
 
-    async def _write_changelogs(self, prepared: Mapping[tuple[str, int], Prepared]) -> None:
-        names = {table.name: changelog_of(self.group, table) for table in self.tables}
-        now = int(time.time() * 1000)  # a log's own time; no fold reads it
-        for (name, number), written in prepared.items():
-            for key, value in written.values.items():
-                self.producer.add(names[name], number, key.encode(), value, (), now)
-        await self.producer.flush()
+    async def _changelog(self, cut: Cut) -> None:
+        if cut.prepared:
+            self._still(cut)
+            await self.changelogs.write(cut.prepared)
+            await self._until_available(self.changelogs.check, cut)
 
-    async def _write_states(
-        self, prepared: Mapping[tuple[str, int], Prepared], states: Mapping[int, PartitionState], assignment: int
-    ) -> None:
-        offsets = self.changelog_ends
-        for number, state in states.items():
-            tables = {name: written.values for (name, n), written in prepared.items() if n == number}
-            ends = {
-                name: offsets[changelog_of(self.group, table), number]
-                for name, table in ((t.name, t) for t in self.tables)
-                if name in tables and (changelog_of(self.group, table), number) in offsets
-            }
-            if tables:
-                await self._until_available(lambda s=state, t=tables, e=ends: self._write(s, t, e), assignment)  # type: ignore[misc]
+    async def _commit(self, cut: Cut) -> None:
+        if cut.offsets:
+            await self._until_available(lambda: self.commit(cut.offsets), cut)
+            self._still(cut)
+        for place, offset in cut.offsets.items():
+            if place in self.lane.progress:
+                self.lane.progress[place].committed = offset
 
-    async def _write(
-        self, state: PartitionState, tables: Mapping[str, Mapping[str, bytes | None]], ends: Mapping[str, int]
-    ) -> None:
-        await asyncio.to_thread(state.write, self.lane.life, tables, ends)
+    async def _state(self, cut: Cut) -> None:
+        for number in cut.states:
+            await self._until_available(partial(self._write_state, cut, number), cut)
 
-    @property
-    def changelog_ends(self) -> Mapping[Place, int]:
-        """The offset behind the last confirmed record of each changelog partition."""
-        return self.producer.ends
+    async def _write_state(self, cut: Cut, number: int) -> None:
+        tables = {name: written.values for (name, n), written in cut.prepared.items() if n == number}
+        if tables:
+            ends = self.changelogs.ends(list(tables), number)
+            stamps = dict.fromkeys(tables, cut.stamps[number])
+            await asyncio.to_thread(cut.states[number].write, self.lane.life, tables, ends, stamps)
 
-    async def _until_available(self, step: Callable[[], Awaitable[None]], assignment: int) -> None:
+    def _still(self, cut: Cut) -> None:
+        if self._assignment != cut.assignment:
+            raise Superseded("the partitions were let go before it was finished; what it held comes again")
+
+    async def _until_available(self, step: Callable[[], Awaitable[None]], cut: Cut) -> None:
         delay = 0.1
         while True:
-            self._still(assignment)
+            self._still(cut)
             try:
                 await step()
             except Unavailable as error:

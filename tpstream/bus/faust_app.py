@@ -20,20 +20,26 @@ from aiokafka.errors import (
     IllegalGenerationError,
     IllegalStateError,
     KafkaError,
+    NoError,
     RebalanceInProgressError,
     UnknownMemberIdError,
+    for_code,
 )
+from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from tpstream.bus.checkpoint import Superseded
+from tpstream.bus.changelog import Superseded
 from tpstream.bus.lane import Lane
 from tpstream.bus.progress import Place, Progress
 from tpstream.errors import Unavailable
 from tpstream.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_FENCED = 82
+"""Kafka's error for a static member whose place another process has taken."""
 
 
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -59,14 +65,14 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Hand lane records to the lane; yield all others one by one, as Faust does."""
+        lane, assignment = self.app.lane, self.app.lane.assignment
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if not records or self.should_stop:
-            return
+        if not records or self.should_stop or lane.assignment != assignment:
+            return  # of another assignment: what is ours now is read from where it was committed
         if not self.flow_active:
             await self.perform_seek()
             return
-        lane = self.app.lane
         others: dict[TP, Any] = {}
         for tp, some in records.items():
             if tp.topic in lane.topics:
@@ -113,6 +119,27 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         state = assignment.state_value(TopicPartition(*tp))
         return state if state.has_valid_position else None
 
+    async def still_member(self) -> None:
+        """Ask the group whether we are its member. Unavailable: ask again; Superseded: we are not.
+
+        Kafka's word is worth more than a clock: a process that slept finds its heartbeats recent.
+        """
+        coordinator = self._thread._ensure_consumer()._coordinator
+
+        async def ask() -> type[KafkaError]:
+            request = HeartbeatRequest(coordinator.group_id, coordinator.generation, coordinator.member_id)
+            answer = await coordinator._send_req(request)
+            return for_code(answer.error_code)  # type: ignore[no-any-return]
+
+        try:
+            answer = await self._thread.call_thread(ask)
+        except KafkaError as error:
+            raise Unavailable(f"the group at Kafka does not answer ({type(error).__name__})") from None
+        if answer in (IllegalGenerationError, UnknownMemberIdError) or answer.errno == _FENCED:
+            raise Superseded(f"this worker is no member of its group any more ({answer.__name__})")
+        if answer not in (NoError, RebalanceInProgressError):
+            raise Unavailable(f"the group at Kafka is not served ({answer.__name__})")
+
     async def commit_lane(self, offsets: Mapping[Place, int]) -> None:
         """Commit offsets of lane topics. Unavailable: try again; Superseded: no longer ours."""
         kafka = self._thread._ensure_consumer()
@@ -158,6 +185,9 @@ class LaneApp(faust.App):  # type: ignore[misc]
             topic_disable_leader=True,
             autodiscover=False,
             consumer_auto_offset_reset="earliest",
+            consumer_group_instance_id=settings.instance or None,
+            # Not with 0: Faust would deal partitions out singly then, not by their numbers.
+            table_standby_replicas=1,
             consumer_max_fetch_size=2_000_000,
             broker_max_poll_records=5_000,
             broker_session_timeout=settings.session_timeout,
@@ -189,6 +219,11 @@ class LaneApp(faust.App):  # type: ignore[misc]
         self.lane = lane
         for topic in lane.topics:
             self.topics.add(self.topic(topic))
+
+    def standby_numbers(self) -> set[int]:
+        """The partition numbers that this worker is to stand by for, by Faust's assignor."""
+        standbys = self.assignor.assigned_standbys()
+        return {tp.partition for tp in standbys if tp.topic in self.lane.topics}
 
     def pause_lane(self, topic: str, partition: int) -> None:
         """Fetch no more of a partition for now."""

@@ -73,6 +73,8 @@ class Lane:
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._paused: set[Place] = set()
         self._draining = False
+        self.assignment = 0
+        """Counts how often partitions came or went: records asked for before are not to be taken after."""
         self._conditions = {agent.name: Condition() for agent in agents}
 
     @property
@@ -102,6 +104,7 @@ class Lane:
     def assign(self, places: Iterable[Place], life: Life) -> None:
         """Begin with these partitions; their tables are recovered. What was there before is gone."""
         self.life = life
+        self.assignment += 1
         self._draining = False
         for topic, partition in places:
             if topic not in self._by_topic:
@@ -121,6 +124,7 @@ class Lane:
     async def drain(self, patience: float) -> None:
         """Stop taking batches and wait for the handlers in hand; what they cannot finish is undone."""
         self._draining = True
+        self.assignment += 1
         for queue in self._queues.values():
             queue.put_nowait(None)
         tasks = list(self._tasks.values())
@@ -252,7 +256,10 @@ class Lane:
             if sink.pending >= self.services.settings.store_rows:
                 self.full.set()
         for table in agent.tables:
-            table.at(batch.partition).accept()
+            part = table.at(batch.partition)
+            part.accept()
+            if part.dirty > self.services.settings.table_keys:
+                self.full.set()
         self._done(agent, batch)
 
     def _done(self, agent: Agent, batch: Batch) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from tpstream.bus.agent import Agent, Services
 from tpstream.bus.attempt import one_line
-from tpstream.bus.checkpoint import Checkpoint, OnRejected, Superseded
+from tpstream.bus.changelog import Changelogs, Superseded
+from tpstream.bus.checkpoint import Checkpoint, OnRejected
 from tpstream.bus.faust_app import LaneApp
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import NO_LIFE, Life
@@ -23,7 +24,9 @@ from tpstream.bus.progress import Place
 from tpstream.bus.provision import read_life
 from tpstream.bus.recovery import recover
 from tpstream.bus.sink import Sink
-from tpstream.bus.state import pin_partitions
+from tpstream.bus.standby import Standby
+from tpstream.bus.state import PartitionState, StateFolder, pin_partitions
+from tpstream.bus.table import TablePartition
 from tpstream.bus.topic_sink import TopicSink
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
@@ -61,23 +64,32 @@ class Runner:
         self.faust = LaneApp(group, self.settings, web_port=web_port)
         topic_sink = TopicSink(producer)
         self.lane = Lane(agents, services, topic_sink, pause=self.faust.pause_lane, resume=self.faust.resume_lane)
+        tables = tuple({table.name: table for agent in agents for table in agent.tables}.values())
+        self.changelogs = Changelogs(self.settings.bootstrap, producer, group, tables)
         self.checkpoint = Checkpoint(
             self.lane,
             producer,
             [topic_sink, *sinks],
-            group,
+            self.changelogs,
             lambda offsets: self.faust.consumer.commit_lane(offsets),
+            lambda: self.faust.consumer.still_member(),
             on_rejected,
+            group.removeprefix("tpstream-"),
         )
+        self.standby: Standby | None = None
+        """Follows the partitions that this worker may have to take over; None: it does not run, or has no tables."""
         self.faust.subscribe_lane(self.lane)
         self.faust.when_assigned, self.faust.when_revoked = self._on_assigned, self._on_revoked
         self._interval = interval
-        self._directory = self.settings.data_dir / "state" / group
+        self._folder: StateFolder | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises TpstreamError where Faust gives up or the topics have a new life."""
         if self.checkpoint.tables:
-            pin_partitions(self._directory, self.settings.partitions)
+            settings = self.settings
+            self._folder = StateFolder(settings.data_dir / "state", self.group, settings.instance)
+            pin_partitions(self._folder.path, settings.partitions)
+            self.standby = Standby(settings.bootstrap, self.group, self._folder.path, self.checkpoint.tables)
         checkpoints = asyncio.create_task(self.checkpoint.run(self._interval))
         starting = asyncio.create_task(self.faust.start())
         watching = [
@@ -92,8 +104,12 @@ class Runner:
             for task in watching:
                 task.cancel()
             await self._finish(checkpoints)
+            if self.standby is not None:
+                await self.standby.close()
             await self._stop_faust()
             starting.cancel()
+            if self._folder is not None:
+                self._folder.close()
         for task in (checkpoints, *watching):
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
@@ -117,19 +133,48 @@ class Runner:
                 "tp.life.v1 is empty: the topics were not made by tpstream; `tpstream topics` shows them"
             )
         self.life = Life(bytes.fromhex(record.id))
-        numbers = {number for topic, number in places if topic in self.lane.topics}
-        if self.checkpoint.tables:
-            self.checkpoint.states = await recover(
-                self.settings.bootstrap,
-                self.group,
-                self._directory,
-                self.life,
-                self.checkpoint.tables,
-                numbers,
-            )
+        numbers = self._numbers(places)
+        if self.standby is not None:
+            self.checkpoint.states = await self._recover(self.standby, numbers)
+            standing_by = self.faust.standby_numbers() - numbers if self.settings.standbys else set()
+            await self.standby.follow(standing_by, self.life)
         self.lane.assign(places, self.life)
         self.assigned = True
         log.info("%d partitions of %d topics assigned", len(places), len(self.lane.topics))
+
+    def _numbers(self, places: set[Place]) -> set[int]:
+        """The partition numbers that are ours.
+
+        Raises TpstreamError where an agent with tables has not the same of each of its topics.
+        """
+        for agent in self.lane.agents:
+            of_each = {topic.name: {number for name, number in places if name == topic.name} for topic in agent.topics}
+            if agent.tables and len(set(map(frozenset, of_each.values()))) > 1:
+                raise TpstreamError(
+                    f"agent {agent.name} was given different partitions of its topics ({of_each}): "
+                    f"all workers of a group must run the same agents"
+                )
+        return {number for topic, number in places if topic in self.lane.topics}
+
+    async def _recover(self, standby: Standby, numbers: set[int]) -> dict[int, PartitionState]:
+        """Open and bring up the state of these partitions, fill the tables from it, and become their owner."""
+        assert self._folder is not None
+        settings, tables = self.settings, self.checkpoint.tables
+        states = await standby.give(numbers)
+        try:
+            for number in sorted(numbers - set(states)):
+                states[number] = PartitionState(self._folder.path / str(number))
+            ends = await recover(settings.bootstrap, self.group, self.life, tables, states)
+            bound = max(1_000, settings.table_keys // max(1, len(states)))
+            for number, state in states.items():
+                for table in tables:
+                    table.partitions[number] = TablePartition(table, number, self.life, state, bound)
+            await self.changelogs.begin(states, ends, self.life)
+        except BaseException:
+            for state in states.values():
+                state.close()
+            raise
+        return states
 
     async def _on_revoked(self, places: set[Place]) -> None:
         if self.assigned:

@@ -6,17 +6,23 @@ with each write goes how far the changelogs were at that moment, in one batch.
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-from rocksdict import AccessType, Options, Rdict, WriteBatch
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
 _META = b"\x00meta"
-FORMAT = 1
+_QUARANTINE = b"\x00quarantine\x00"
+_BLOCKS = Cache(32 * 1024 * 1024)
+"""Of all partitions of this process."""
+
+FORMAT = 2
+"""Format version of a partition's folder; older are read, newer refused."""
 
 
 def pin_partitions(directory: Path, partitions: int) -> None:
@@ -36,12 +42,44 @@ def pin_partitions(directory: Path, partitions: int) -> None:
         pin.write_text(f"{partitions}\n")
 
 
+class StateFolder:
+    """A worker's own folder of partition states; held until the process ends."""
+
+    def __init__(self, base: Path, group: str, instance: str = "") -> None:
+        """`base/group`, or with an instance `base/group@instance`.
+
+        A second worker on the same data folder gets `group@2`, and so on. ConfigurationError where
+        an instance's folder is another process's.
+        """
+        base.mkdir(parents=True, exist_ok=True)
+        for name in [f"{group}@{instance}"] if instance else [group, *(f"{group}@{n}" for n in range(2, 1_000))]:
+            self.path = base / name
+            self.path.mkdir(exist_ok=True)
+            self._file = (self.path / "lock").open("w")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                self._file.close()
+        raise ConfigurationError(
+            f"state {self.path}: another worker uses it; give each a TPSTREAM_INSTANCE or TPSTREAM_DATA_DIR of its own"
+        )
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._file.close()
+
+
 class Meta(msgspec.Struct, array_like=True):
     """How far a partition's state is: in which life, and the next changelog offset of each table."""
 
     format: int = FORMAT
     life: bytes = NO_LIFE
     offsets: dict[str, int] = {}
+    stamps: dict[str, int] = {}
+    """The highest stamp seen in each table's changelog (`tpstream.bus.stored`)."""
+    owing: bool = False
+    """Values of an earlier life are here that this life's changelogs have not got."""
 
 
 class PartitionState:
@@ -50,21 +88,17 @@ class PartitionState:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = Options(raw_mode=True)
-        options.create_if_missing(True)
-        options.set_write_buffer_size(8 * 1024 * 1024)
-        options.set_max_open_files(64)
-        options.set_keep_log_file_num(2)
         try:
-            self._db = Rdict(str(path), options=options, access_type=AccessType.read_write())
+            self._db = Rdict(str(path), options=_options(), access_type=AccessType.read_write())
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise TpstreamError(
-                f"state {path}: cannot be opened ({reason}); is another worker using this data folder?"
+                f"state {path}: cannot be opened ({reason}); is another program using this folder?"
             ) from None
         stored = self._db.get(_META)
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
         if self.meta.format > FORMAT:
+            self._db.close()
             raise TpstreamError(f"state {path}: format {self.meta.format} is newer than this tpstream ({FORMAT})")
 
     @property
@@ -72,15 +106,31 @@ class PartitionState:
         """The life in which it was last written."""
         return Life(self.meta.life)
 
+    def get(self, table: str, key: str) -> bytes | None:
+        """One stored value."""
+        return self._db.get(table.encode() + b"\x00" + key.encode())  # type: ignore[no-any-return]
+
     def values(self, table: str) -> Iterator[tuple[str, bytes]]:
         """All stored values of a table."""
         prefix = table.encode() + b"\x00"
+        start = len(prefix)
         for key, value in self._db.items(from_key=prefix):
             if not key.startswith(prefix):
                 return
-            yield key[len(prefix) :].decode(), value
+            yield key[start:].decode(), value
 
-    def write(self, life: Life, tables: Mapping[str, Mapping[str, bytes | None]], offsets: Mapping[str, int]) -> None:
+    @property
+    def stamp(self) -> int:
+        """The highest stamp seen in this life, of all tables."""
+        return max(self.meta.stamps.values(), default=0)
+
+    def write(
+        self,
+        life: Life,
+        tables: Mapping[str, Mapping[str, bytes | None]],
+        offsets: Mapping[str, int],
+        stamps: Mapping[str, int] | None = None,
+    ) -> None:
         """Write values (None: delete) and how far the changelogs are, as one. Unavailable: disk full."""
         batch = WriteBatch(raw_mode=True)
         for table, values in tables.items():
@@ -90,8 +140,39 @@ class PartitionState:
                     batch.delete(prefix + key.encode())
                 else:
                     batch.put(prefix + key.encode(), value)
-        known = self.meta.offsets if self.meta.life == life else {}
-        meta = Meta(FORMAT, life, {**known, **offsets})
+        meta = self._meta_in(life)
+        self._write(
+            batch,
+            msgspec.structs.replace(
+                meta, offsets={**meta.offsets, **offsets}, stamps={**meta.stamps, **(stamps or {})}
+            ),
+        )
+
+    def owes(self, life: Life) -> bool:
+        """Whether values are here of earlier lives that this life's changelogs have not got."""
+        return self._meta_in(life).owing
+
+    def settled(self, life: Life) -> None:
+        """All values of earlier lives are in this life's changelogs now."""
+        self._write(WriteBatch(raw_mode=True), msgspec.structs.replace(self._meta_in(life), owing=False))
+
+    def _meta_in(self, life: Life) -> Meta:
+        """What is known of a life; of another than the last: nothing but what is owed to it."""
+        if self.meta.life == life:
+            return self.meta
+        return Meta(FORMAT, life, owing=self.meta.life != NO_LIFE)
+
+    def quarantine(self, table: str, key: str, data: bytes) -> None:
+        """Keep bytes that cannot be read beside the values, for a person to look at."""
+        batch = WriteBatch(raw_mode=True)
+        batch.put(_QUARANTINE + table.encode() + b"\x00" + key.encode(), data)
+        self._write(batch, self.meta)
+
+    def close(self) -> None:
+        """Flush and release the folder."""
+        self._db.close()
+
+    def _write(self, batch: WriteBatch, meta: Meta) -> None:
         batch.put(_META, msgspec.msgpack.encode(meta))
         try:
             self._db.write(batch)
@@ -101,6 +182,15 @@ class PartitionState:
             ) from None
         self.meta = meta
 
-    def close(self) -> None:
-        """Flush and release the folder."""
-        self._db.close()
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(8 * 1024 * 1024)
+    options.set_max_open_files(64)
+    options.set_keep_log_file_num(2)
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(10, block_based=False)  # most keys that are asked for and not in memory are nowhere
+    blocks.set_block_cache(_BLOCKS)
+    options.set_block_based_table_factory(blocks)
+    return options

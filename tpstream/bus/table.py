@@ -1,214 +1,476 @@
 """Checkpointed tables: state of a partition in memory, written at each checkpoint.
 
-A handler reads and writes like a dict. Values are never changed in place: a write replaces
-the value, so a failed batch is undone by putting the old references back. Every value
-carries the positions that it has folded, so replayed input changes nothing.
+A handler reads and writes like a dict. What a failed batch wrote is put back as it was before
+it. Every value carries the positions that it has folded, so replayed input changes nothing.
+In memory are the keys in use, up to a bound; the others are in RocksDB and come when asked for.
 """
 
 from __future__ import annotations
 
-import heapq
+import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from tpstream.bus import stored
 from tpstream.bus.batch import Batch
 from tpstream.bus.position import Life, Position
+from tpstream.bus.stored import NEVER, Foreign, Newer
+from tpstream.bus.timers import BUCKET_MS, Timers
 from tpstream.errors import TpstreamError
+from tpstream.observability import metrics
+
+log = logging.getLogger(__name__)
 
 V = TypeVar("V")
-
-FORMAT = 1
-"""Format version at the head of every stored value; older are read, newer refused."""
 
 Mark = tuple[int, int, int]
 """Raw partition, offset, index: the newest position folded of that raw partition."""
 
+NOWHERE = -1
+"""The partition in a cell that has no mark."""
 
-class Entry(NamedTuple):
-    """A value and the marks of what it has folded, valid in one life."""
+__all__ = ["NEVER", "Cell", "Disk", "Mark", "Newer", "Prepared", "Table", "TablePartition"]
 
+
+class Disk(Protocol):
+    """Where values are that are not in memory: `tpstream.bus.state.PartitionState`."""
+
+    def get(self, table: str, key: str) -> bytes | None: ...
+    def values(self, table: str) -> Iterator[tuple[str, bytes]]: ...
+    def quarantine(self, table: str, key: str, data: bytes) -> None: ...
+
+
+class Cell:
+    """A key in memory: its value (None: absent) and the marks of what the value has folded."""
+
+    __slots__ = (
+        "armed",
+        "dirty",
+        "item",
+        "key",
+        "offset",
+        "others",
+        "partition",
+        "serial",
+        "stored",
+        "used",
+        "value",
+        "writing",
+    )
+
+    key: str
     value: Any
-    marks: tuple[Mark, ...]
-    life: bytes
+    partition: int
+    """Raw partition, offset and index of its newest mark; NOWHERE: it has none."""
+    offset: int
+    item: int
+    others: tuple[Mark, ...]
+    """Marks of further raw partitions."""
+    serial: int
+    """The batch that changed it last."""
+    armed: int
+    """The clock at which its timer stands, or NEVER."""
+    dirty: bool
+    """Changed since the last checkpoint."""
+    writing: bool
+    """In the checkpoint in hand, and not yet on disk."""
+    stored: bool
+    """A checkpoint has written it: its deletion is to be written, too."""
+    used: bool
+    """Since the last look for keys that can leave memory."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.value = None
+        self.partition = NOWHERE
+        self.offset = self.item = -1
+        self.others = ()
+        self.serial = -1
+        self.armed = NEVER
+        self.dirty = self.writing = self.stored = False
+        self.used = True
+
+    def marks(self) -> tuple[Mark, ...]:
+        """All marks, the newest first."""
+        if self.partition == NOWHERE:
+            return self.others
+        return ((self.partition, self.offset, self.item), *self.others)
 
 
-class Newer(TpstreamError):
-    """A stored value is of a later tpstream: reading past it would overwrite what it says."""
+class _Before(NamedTuple):
+    """A cell as it was before the batch in hand."""
+
+    cell: Cell
+    value: Any
+    partition: int
+    offset: int
+    item: int
+    others: tuple[Mark, ...]
 
 
 class Prepared(NamedTuple):
     """What a checkpoint writes of one table partition: encoded values by key, None: deleted."""
 
     values: dict[str, bytes | None]
+    cells: list[Cell]
 
 
 class TablePartition(Generic[V]):
-    """One partition of a table. One batch of one agent works on it at a time."""
+    """One partition of a table. One batch of one agent works on it at a time.
 
-    def __init__(self, table: Table[V], partition: int, life: Life) -> None:
+    `disk` None: everything stays in memory. `bound`: keys kept in memory where there is a disk.
+    """
+
+    def __init__(
+        self, table: Table[V], partition: int, life: Life, disk: Disk | None = None, bound: int = 100_000
+    ) -> None:
         self.table = table
         self.partition = partition
         self.life = life
-        self._entries: dict[str, Entry] = {}
-        self._dirty: set[str] = set()
-        self._undo: dict[str, Entry | None] = {}
-        self._timers: list[tuple[int, str]] = []
-        self._armed: dict[str, int] = {}
+        self.serial = 0
+        """The number of the batch in hand."""
+        self.cells: dict[str, Cell] = {}
+        """The keys in memory. For hot paths; all others use the methods."""
+        self._disk = disk
+        self._bound = bound
+        self._sparse = False
+        """Whether the disk may know keys that are not in memory."""
+        self._undo: list[_Before] = []
+        self._dirty: list[Cell] = []
+        self._timers = Timers()
+        self._copy = table.copy
+        if disk is not None:
+            self._open(disk)
+
+    # Like a dict
 
     def get(self, key: str) -> V | None:
         """The value of a key, or None."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry.value
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self.cell(key)
+        cell.used = True
+        return cell.value  # type: ignore[no-any-return]
+
+    def __getitem__(self, key: str) -> V:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str, value: V) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if self.get(key) is None:
+            raise KeyError(key)
+        self.delete(key)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        return self.get(key) is not None
 
     def items(self) -> Iterator[tuple[str, V]]:
-        """All keys and values; do not write while iterating."""
-        return ((key, entry.value) for key, entry in self._entries.items())
+        """All keys and values, those on disk included: slow. Do not write while iterating."""
+        yield from ((cell.key, cell.value) for cell in self.cells.values() if cell.value is not None)
+        if self._disk is not None and self._sparse:
+            for key, data in self._disk.values(self.table.name):
+                if key not in self.cells:
+                    yield key, self.table.decode(data)[0]
 
     def seen(self, key: str, position: Position) -> bool:
         """Whether the value has already folded what stands at this position."""
-        entry = self._entries.get(key)
-        if entry is None or entry.life != position.life:
+        if position.life != self.life:
             return False
-        for partition, offset, index in entry.marks:
-            if partition == position.partition:
-                return (position.offset, position.item) <= (offset, index)
-        return False
+        return self.folded(self.cells.get(key) or self.cell(key), position)
 
     def put(self, key: str, value: V, position: Position | None = None) -> None:
         """Replace the value; `position` is what this write has folded, None: nothing new."""
-        old = self._entries.get(key)
-        if key not in self._undo:
-            self._undo[key] = old
-        marks = old.marks if old is not None and old.life == self.life else ()
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self.cell(key)
+        if cell.serial != self.serial:
+            self.touch(cell)
+        cell.value = value
         if position is not None:
-            mark = (position.partition, position.offset, position.item)
-            if len(marks) <= 1 and (not marks or marks[0][0] == mark[0]):
-                marks = (mark,)
+            if cell.partition == position[1]:
+                cell.offset, cell.item = position[2], position[3]
             else:
-                marks = (*(m for m in marks if m[0] != mark[0]), mark)
-        self._entries[key] = Entry(value, marks, self.life)
-        self._arm(key, value)
+                self.mark(cell, position)
+        due = self.table.due
+        if due is not None and (at := due(value)) is not None and at < cell.armed:
+            self._arm(cell, at)
 
     def delete(self, key: str) -> None:
         """Remove a key; its tombstone is written at the next checkpoint."""
-        old = self._entries.pop(key, None)
-        if key not in self._undo:
-            self._undo[key] = old
+        cell = self.cell(key)
+        if cell.value is not None:
+            self.touch(cell)
+            cell.value = None
+            cell.partition, cell.others = NOWHERE, ()
 
-    # Timers: a value says when it is due; the heap is only an index over the values.
+    # By cells: the same for hot paths, without a call for each step
+
+    def cell(self, key: str) -> Cell:
+        """The cell of a key, from disk if need be; where there is no value, an empty one."""
+        cell = self.cells.get(key)
+        if cell is not None:
+            return cell
+        if type(key) is not str:
+            raise TpstreamError(f"table {self.table.name}: a key is {type(key).__name__} {key!r:.40}, not str")
+        cell = Cell(key)
+        if self._sparse and self._disk is not None and (data := self._disk.get(self.table.name, key)) is not None:
+            self._fill(cell, data)
+        self.cells[key] = cell
+        return cell
+
+    @staticmethod
+    def folded(cell: Cell, position: Position) -> bool:
+        """Whether the cell has folded what stands at this position of the present life."""
+        if cell.partition == position.partition:
+            return (position.offset, position.item) <= (cell.offset, cell.item)
+        for partition, offset, item in cell.others:
+            if partition == position.partition:
+                return (position.offset, position.item) <= (offset, item)
+        return False
+
+    def touch(self, cell: Cell) -> None:
+        """Call before the first change of a cell in a batch (`cell.serial` is not yet `serial`)."""
+        if cell.serial == self.serial:
+            return
+        cell.serial = self.serial
+        cell.used = True
+        value = cell.value
+        kept = value if self._copy is None or value is None else self._copy(value)
+        self._undo.append(_Before(cell, kept, cell.partition, cell.offset, cell.item, cell.others))
+
+    def mark(self, cell: Cell, position: Position) -> None:
+        """Note that the cell has folded what stands at this position."""
+        if cell.partition not in (position.partition, NOWHERE):
+            cell.others = (
+                (cell.partition, cell.offset, cell.item),
+                *(mark for mark in cell.others if mark[0] not in (position.partition, cell.partition)),
+            )
+        cell.partition, cell.offset, cell.item = position[1], position[2], position[3]
+
+    def arm(self, cell: Cell) -> None:
+        """Have a cell's timer stand no later than its value is due; `put` does it by itself."""
+        if cell.value is not None and self.table.due is not None:
+            at = self.table.due(cell.value)
+            if at is not None and at < cell.armed:
+                self._arm(cell, at)
+
+    # Timers: a value says when it is due; `Timers` is only an index over the values.
 
     def next_due(self) -> int | None:
         """The partition's clock (ms) at which the next value is due, or None."""
-        self._settle()
-        return self._timers[0][0] if self._timers else None
+        while (number := self._timers.head()) is not None:
+            waiting = self._settle(number, self._timers.pop())
+            if waiting:
+                self._timers.put_back(number, [key for _, key in waiting])
+                return min(waiting)[0]
+        return None
 
     def due(self, clock: int) -> list[str]:
         """The keys due at or before the clock, earliest first; each once, until written again."""
-        keys: list[str] = []
-        self._settle()
-        while self._timers and self._timers[0][0] <= clock:
-            key = heapq.heappop(self._timers)[1]
-            del self._armed[key]
-            keys.append(key)
-            self._undo.setdefault(key, self._entries.get(key))
-            self._settle()
+        found: list[tuple[int, str]] = []
+        while (number := self._timers.head()) is not None and number * BUCKET_MS <= clock:
+            waiting = self._settle(number, self._timers.pop())
+            later = [key for at, key in waiting if at > clock]
+            found.extend(one for one in waiting if one[0] <= clock)
+            if later:
+                self._timers.put_back(number, later)
+                break
+        keys = [key for _, key in sorted(found)]
+        for key in keys:
+            cell = self.cell(key)
+            self.touch(cell)
+            cell.armed = NEVER
         return keys
 
-    def _settle(self) -> None:
-        """Bring the head of the heap up to date: a value is written far more often than it is due.
-
-        A write that moves a value's time on leaves its timer where it is; only when that comes
-        to the head is it moved, so there are about as many timers as keys.
-        """
-        while self._timers:
-            at, key = self._timers[0]
-            entry = self._entries.get(key)
-            actual = None if entry is None or self.table.due is None else self.table.due(entry.value)
-            if self._armed.get(key) == at and actual == at:
-                return
-            heapq.heappop(self._timers)
-            if self._armed.get(key) != at:
+    def _settle(self, number: int, keys: list[str]) -> list[tuple[int, str]]:
+        """Of the keys of a bucket those that are due in it, with their times; the others are moved."""
+        due = self.table.due
+        assert due is not None
+        waiting: dict[str, int] = {}
+        for key in keys:
+            cell = self.cells.get(key) or self.cell(key)
+            if cell.armed // BUCKET_MS != number:
                 continue  # an earlier one was armed since, or it is done
-            del self._armed[key]
-            if actual is not None:
-                self._push(actual, key)
+            at = None if cell.value is None else due(cell.value)
+            if at is None:
+                cell.armed = NEVER
+            elif at // BUCKET_MS <= number:
+                waiting[key] = at
+            else:
+                self._arm(cell, at)
+        return [(at, key) for key, at in waiting.items()]
 
-    def _arm(self, key: str, value: V) -> None:
-        if self.table.due is not None and (at := self.table.due(value)) is not None:
-            armed = self._armed.get(key)
-            if armed is None or at < armed:
-                self._push(at, key)
-
-    def _push(self, at: int, key: str) -> None:
-        heapq.heappush(self._timers, (at, key))
-        self._armed[key] = at
+    def _arm(self, cell: Cell, at: int) -> None:
+        cell.armed = at
+        self._timers.add(at, cell.key)
 
     # What the lane and the checkpoint call.
 
+    @property
+    def dirty(self) -> int:
+        """How many keys the next checkpoint will write."""
+        return len(self._dirty)
+
     def accept(self) -> None:
         """The batch is done: its writes belong to the next checkpoint."""
-        self._dirty.update(self._undo)
+        for before in self._undo:
+            cell = before.cell
+            if not cell.dirty:
+                cell.dirty = True
+                self._dirty.append(cell)
         self._undo.clear()
+        self.serial += 1
+        if len(self.cells) > self._bound and self._disk is not None:
+            self._trim()
 
     def undo(self) -> None:
         """The batch failed: put back every value as it was before it."""
-        for key, old in self._undo.items():
-            if old is None:
-                self._entries.pop(key, None)
-            else:
-                self._entries[key] = old
-                self._arm(key, old.value)
+        self.serial += 1
+        for cell, value, partition, offset, item, others in self._undo:
+            cell.value = value
+            cell.partition, cell.offset, cell.item, cell.others = partition, offset, item, others
+            self.arm(cell)
         self._undo.clear()
 
-    def prepare(self) -> Prepared:
+    def prepare(self, stamp: int = 0) -> Prepared:
         """The values written since the last call, encoded; the caller makes them durable."""
+        cells, self._dirty = self._dirty, []
         # A key that a batch in hand has written goes as it was before that batch.
-        entries, undo = self._entries, self._undo
-        values = {key: self._encode(undo[key] if key in undo else entries.get(key)) for key in self._dirty}
-        self._dirty.clear()
-        return Prepared(values)
+        before = {id(saved.cell): saved for saved in self._undo}
+        values: dict[str, bytes | None] = {}
+        written: list[Cell] = []
+        for cell in cells:
+            cell.dirty = False
+            saved = before.get(id(cell)) if before else None
+            value, marks = (cell.value, cell.marks()) if saved is None else (saved.value, _marks(saved))
+            if value is None and not cell.stored:
+                continue  # came and went between two checkpoints
+            cell.writing = cell.stored = True
+            values[cell.key] = None if value is None else self.table.encode(value, marks, self.life, stamp)
+            written.append(cell)
+        return Prepared(values, written)
 
     def take_back(self, prepared: Prepared) -> None:
         """What a checkpoint had prepared and could not finish belongs to the next one."""
-        self._dirty.update(prepared.values)
+        for cell in prepared.cells:
+            cell.writing = False
+            if not cell.dirty:
+                cell.dirty = True
+                self._dirty.append(cell)
 
-    def touch_all(self) -> None:
-        """Have the next checkpoint write every value (a new life's changelog starts empty)."""
-        self._dirty.update(self._entries)
+    def written(self, prepared: Prepared) -> None:
+        """What a checkpoint had prepared is on disk."""
+        for cell in prepared.cells:
+            cell.writing = False
+
+    def write_again(self, key: str) -> None:
+        """Have the next checkpoint write a key, though nothing has changed it here: somebody else has."""
+        cell = self.cell(key)
+        cell.stored = True
+        if not cell.dirty:
+            cell.dirty = True
+            self._dirty.append(cell)
 
     def load(self, key: str, data: bytes | None) -> None:
-        """Take a stored value in while recovering; None: deleted."""
-        if data is None:
-            self._entries.pop(key, None)
-            return
-        entry = self.table.decode(data)
-        self._entries[key] = entry
-        self._arm(key, entry.value)
+        """Take a stored value into memory; None: deleted."""
+        cell = self.cells[key] = Cell(key)
+        if data is not None:
+            self._fill(cell, data)
 
-    def _encode(self, entry: Entry | None) -> bytes | None:
-        return None if entry is None else self.table.encode(entry)
+    # Memory
+
+    def _open(self, disk: Disk) -> None:
+        """Set the timers of what is on disk; values come when they are asked for."""
+        for key, data in disk.values(self.table.name):
+            self._sparse = True
+            if self.table.due is None:
+                return
+            try:
+                due = stored.head(data).due
+            except Foreign:
+                due = 0  # found out when it is looked at
+            if due < NEVER:
+                self._timers.add(due, key)
+
+    def _fill(self, cell: Cell, data: bytes) -> None:
+        """Give a fresh cell its stored value. Raises Newer; bytes that are foreign are set aside."""
+        try:
+            due = stored.head(data).due
+            value, marks, life = self.table.decode(data)
+        except Foreign as error:
+            metrics.QUARANTINED.labels(self.table.name).inc()
+            log.error("%s; key %r begins anew, the bytes are kept in the state folder", error, cell.key)
+            if self._disk is not None:
+                self._disk.quarantine(self.table.name, cell.key, data)
+            cell.stored = True
+            return
+        cell.value = value
+        cell.stored = True
+        if life == self.life and marks:
+            (cell.partition, cell.offset, cell.item), *others = marks
+            cell.others = tuple(others)
+        if self._disk is None:
+            self.arm(cell)
+        else:
+            cell.armed = due  # `_open`, or `_trim`, has set its timer there
+
+    def _trim(self) -> None:
+        """Let keys go that no batch has used lately and that are on disk as they are here."""
+        allowed = self._bound * 9 // 10
+        for key in list(self.cells):
+            if len(self.cells) <= allowed:
+                return
+            cell = self.cells[key]
+            if cell.used or cell.dirty or cell.writing:
+                cell.used = False
+                continue
+            if cell.value is not None and self.table.due is not None:
+                at = self.table.due(cell.value)
+                if (NEVER if at is None else at) != cell.armed and at is not None:
+                    self._timers.add(at, key)  # where `_fill` will take it to be
+            self._sparse = True
+            del self.cells[key]
+
+
+def _marks(saved: _Before) -> tuple[Mark, ...]:
+    if saved.partition == NOWHERE:
+        return saved.others
+    return ((saved.partition, saved.offset, saved.item), *saved.others)
 
 
 class Table(Generic[V]):
     """A table, declared once in `tables/`; `of(batch)` is the partition that a handler works on.
 
     `type` is a msgspec struct; `due` says from a value at which clock (ms) it wants attention.
+    With `copy` (a value to one that shares nothing with it that changes) values are live: a
+    handler changes them in place after `touch`. Without, a value is replaced, never changed.
+    `older` reads the bytes of a value as an earlier version stored it, where `type` cannot.
     """
 
-    def __init__(self, name: str, type: type[V], *, due: Callable[[V], int | None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        type: type[V],
+        *,
+        due: Callable[[V], int | None] | None = None,
+        copy: Callable[[V], V] | None = None,
+        older: Callable[[bytes], V] | None = None,
+    ) -> None:
         self.name = name
         self.type = type
         self.due = due
+        self.copy = copy
+        self.older = older
         self.partitions: dict[int, TablePartition[V]] = {}
-        self._decoder = msgspec.msgpack.Decoder(tuple[int, bytes, tuple[Mark, ...], type])  # type: ignore[valid-type]
+        self._decoder = msgspec.msgpack.Decoder(tuple[tuple[Mark, ...], type])  # type: ignore[valid-type]
+        self._encode = msgspec.msgpack.Encoder().encode
 
     def of(self, batch: Batch) -> TablePartition[V]:
         """The partition of the batch. Raises TpstreamError where it is not assigned here."""
@@ -221,27 +483,26 @@ class Table(Generic[V]):
         except KeyError:
             raise TpstreamError(f"table {self.name}: partition {partition} is not assigned to this worker") from None
 
-    def encode(self, entry: Entry) -> bytes:
-        """The stored form of a value: format version, life, marks, value (msgpack)."""
-        return msgspec.msgpack.encode((FORMAT, entry.life, entry.marks, entry.value))
+    def encode(self, value: V, marks: tuple[Mark, ...], life: bytes, stamp: int) -> bytes:
+        """The stored form of a value."""
+        at = None if self.due is None else self.due(value)
+        return stored.pack(stamp, NEVER if at is None else at, life, self._encode((marks, value)))
 
-    def decode(self, data: bytes) -> Entry:
-        """Read a stored value; TpstreamError if it is of a newer format or foreign."""
+    def decode(self, data: bytes) -> tuple[V, tuple[Mark, ...], Life]:
+        """A stored value, its marks and their life. Raises Newer, or Foreign if it cannot be read."""
+        life, body = stored.body(data)
         try:
-            version, life, marks, value = self._decoder.decode(data)
+            marks, value = self._decoder.decode(body)
         except msgspec.DecodeError as error:
-            if (version := _version_of(data)) <= FORMAT:
-                raise TpstreamError(f"table {self.name}: a stored value cannot be read: {error}") from None
-        if version > FORMAT:
-            raise Newer(f"table {self.name}: stored format {version} is newer than this tpstream ({FORMAT})")
-        return Entry(value, marks, life)
+            if self.older is None:
+                raise Foreign(f"table {self.name}: a stored value cannot be read: {error}") from None
+            marks, value = self._older(body)
+        return value, marks, life
 
-
-def _version_of(data: bytes) -> int:
-    """The format version at the head of a value of whatever shape; 0: it has none."""
-    try:
-        content = msgspec.msgpack.decode(data)
-    except msgspec.DecodeError:
-        return 0
-    version = content[0] if isinstance(content, list) and content else 0
-    return version if isinstance(version, int) else 0
+    def _older(self, body: bytes) -> tuple[tuple[Mark, ...], V]:
+        assert self.older is not None
+        try:
+            marks, raw = msgspec.msgpack.decode(body, type=tuple[tuple[Mark, ...], msgspec.Raw])
+            return marks, self.older(bytes(raw))
+        except msgspec.DecodeError as error:
+            raise Foreign(f"table {self.name}: a stored value cannot be read: {error}") from None

@@ -52,7 +52,19 @@ DEAD_LETTERS = Counter(
     ("stage", "reason"),
     registry=REGISTRY,
 )
+REPEATS = Counter(
+    "tpstream_repeats_dropped",
+    "Raw records that only say again what an earlier one has said, by who repeated (bridge, device)",
+    ("source",),
+    registry=REGISTRY,
+)
 LATE_POINTS = Counter("tpstream_late_points", "Points that came too late, by reason", ("reason",), registry=REGISTRY)
+QUARANTINED = Counter(
+    "tpstream_state_quarantined",
+    "Stored values and changelog records that are not ours and were set aside, by table",
+    ("table",),
+    registry=REGISTRY,
+)
 ROWS = Counter("tpstream_rows", "Rows that the store has acknowledged, by table", ("table",), registry=REGISTRY)
 
 LAG = Gauge(

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from tpstream.bus.agent import Agent
-from tpstream.bus.checkpoint import Checkpoint, Superseded
+from tpstream.bus.changelog import Changelogs, Superseded
+from tpstream.bus.checkpoint import Checkpoint
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life, Position
 from tpstream.bus.progress import Place
@@ -39,7 +40,10 @@ class Log:
     def __init__(self) -> None:
         self.ends: dict[Place, int] = {}
         self.values: dict[str, bytes | None] = {}
+        self.gaps: dict[Place, list[tuple[int, int]]] = {}
         self.away = False
+
+    def watch_gaps(self, topic: str) -> None: ...
 
     def add(self, topic: str, partition: int, key: bytes, value: bytes | None, *rest: Any) -> None:
         self.values[key.decode()] = value
@@ -63,9 +67,12 @@ class Bench:
         agent = Agent("count", self.handler, (uplink_raw,), (self.table,), "process")
         services: Any = SimpleNamespace(settings=Settings.load({}))
         self.lane = Lane([agent], services, self.log)
+        self.member = True
+        log: Any = self.log
+        self.changelogs = Changelogs("nowhere:1", log, "g", [self.table])
         self.checkpoint = Checkpoint(
-            self.lane, self.log, [self.log], "g", self.commit, lambda sink, error: None  # type: ignore[arg-type]
-        )  # fmt: skip
+            self.lane, log, [log], self.changelogs, self.commit, self.fence, lambda sink, error: None
+        )
         self.folder = folder
         self.begin()
 
@@ -74,7 +81,12 @@ class Bench:
     def begin(self) -> None:
         self.table.partitions[0] = TablePartition(self.table, 0, LIFE)
         self.state = PartitionState(self.folder / "0")
+        self.changelogs.epochs[0] = 1
         self.checkpoint.states = {0: self.state}
+
+    async def fence(self) -> None:
+        if not self.member:
+            raise Superseded("no member of its group any more")
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
         if self.refuse:
@@ -144,3 +156,31 @@ async def test_a_checkpoint_does_not_go_on_after_its_partitions_were_let_go(benc
     assert bench.committed == []
     await bench.checkpoint.take()
     assert bench.on_disk() == set()
+
+
+async def test_a_worker_that_lost_its_group_says_nothing_to_anybody(bench: Bench) -> None:
+    bench.write("a", 1)
+    bench.acknowledge(2)
+    bench.member = False
+    with pytest.raises(Superseded):
+        await bench.checkpoint.take()
+    assert (bench.log.values, bench.committed, bench.on_disk()) == ({}, [], set())
+
+
+async def test_each_step_is_told_of_once_it_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[tuple[str, bool, bool, bool]] = []
+
+    async def note(step: str) -> None:
+        reached.append((step, bool(bench.log.values), bool(bench.committed), bool(bench.on_disk())))
+
+    monkeypatch.setattr(bench.checkpoint, "reached", note)
+    bench.write("a", 1)
+    bench.acknowledge(2)
+    await bench.checkpoint.take()
+    assert reached == [
+        ("fence", False, False, False),
+        ("flush", False, False, False),
+        ("changelog", True, False, False),
+        ("commit", True, True, False),
+        ("state", True, True, True),
+    ]

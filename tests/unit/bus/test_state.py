@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tpstream.bus.position import Life
-from tpstream.bus.state import PartitionState, pin_partitions
+from tpstream.bus.state import PartitionState, StateFolder, pin_partitions
 from tpstream.errors import ConfigurationError, TpstreamError
 
 LIFE, NEXT = Life(bytes([1] * 16)), Life(bytes([2] * 16))
@@ -29,7 +29,7 @@ def test_values_and_offsets_come_back_together(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
     state = PartitionState(tmp_path / "0")
-    with pytest.raises(TpstreamError, match="another worker"):
+    with pytest.raises(TpstreamError, match="another program"):
         PartitionState(tmp_path / "0")
     state.close()
 
@@ -39,3 +39,28 @@ def test_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
     pin_partitions(tmp_path / "s", 2)
     with pytest.raises(ConfigurationError, match="TPSTREAM_PARTITIONS=2"):
         pin_partitions(tmp_path / "s", 8)
+
+
+def test_each_worker_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    first, second = StateFolder(tmp_path, "g"), StateFolder(tmp_path, "g")
+    assert (first.path.name, second.path.name) == ("g", "g@2")
+    first.close()
+    assert StateFolder(tmp_path, "g").path.name == "g"
+    named = StateFolder(tmp_path, "g", "b")
+    assert named.path.name == "g@b"
+    with pytest.raises(ConfigurationError, match="TPSTREAM_INSTANCE"):
+        StateFolder(tmp_path, "g", "b")
+
+
+def test_values_of_an_earlier_life_are_owed_to_the_next_until_they_are_written_there(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    assert not state.owes(LIFE)
+    state.write(LIFE, {"a": {"k": b"1"}}, {"a": 5}, {"a": 9})
+    assert (state.owes(LIFE), state.owes(NEXT), state.stamp) == (False, True, 9)
+    state.write(NEXT, {"a": {"l": b"1"}}, {"a": 1}, {"a": 1})
+    state.close()
+    state = PartitionState(tmp_path / "0")
+    assert (state.owes(NEXT), state.stamp) == (True, 1)
+    state.settled(NEXT)
+    assert not state.owes(NEXT)
+    state.close()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tpstream.bus.position import Life, Position
-from tpstream.bus.table import Newer, Table, TablePartition
+from tpstream.bus.state import PartitionState
+from tpstream.bus.table import Table, TablePartition
 from tpstream.errors import TpstreamError
 
 LIFE = Life(bytes(16))
@@ -114,15 +120,6 @@ def test_timers_follow_the_values() -> None:
     assert part.next_due() is None
 
 
-def test_a_newer_format_and_foreign_bytes_are_refused() -> None:
-    part = partition()
-    newer = msgspec.msgpack.encode((2, LIFE, (), Value(1)))
-    with pytest.raises(TpstreamError, match="format 2 is newer"):
-        part.load("k", newer)
-    with pytest.raises(TpstreamError, match="cannot be read"):
-        part.load("k", b"\xff\x00")
-
-
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 50), st.integers(0, 60))))
 def test_timers_against_a_model(steps: list[tuple[str, int | None, int]]) -> None:
     part, pending = partition(due=True), dict[str, int]()
@@ -143,18 +140,155 @@ def test_timers_against_a_model(steps: list[tuple[str, int | None, int]]) -> Non
 
 def test_a_value_that_moves_on_with_each_write_keeps_one_timer() -> None:
     part = partition(due=True)
-    for n in range(1_000):
+    for n in range(0, 100_000, 100):
         part.put("k", Value(n))
-    assert len(part._timers) == 1
-    assert part.next_due() == 999
+    assert sum(map(len, part._timers._buckets.values())) == 1
+    assert part.next_due() == 99_900
 
 
-@pytest.mark.parametrize("stored", [(99, bytes(16), (), {"n": 1}), (99, "another shape"), [99]])
-def test_a_newer_format_is_told_from_garbage_whatever_its_shape(stored: object) -> None:
-    table = Table("values", Value)
-    with pytest.raises(Newer, match="stored format 99 is newer"):
-        table.decode(msgspec.msgpack.encode(stored))
-    for garbage in (b"", b"\xc1", b"\x01", b"\x90", msgspec.msgpack.encode(["x"])):
-        with pytest.raises(TpstreamError, match="cannot be read") as caught:
-            table.decode(garbage)
-        assert not isinstance(caught.value, Newer)
+def test_a_key_that_is_no_text_is_refused_by_name() -> None:
+    with pytest.raises(TpstreamError, match="table values: a key is bytes b'k', not str"):
+        partition().put(b"k", Value(1))  # type: ignore[arg-type]
+
+
+@dataclass
+class Live:
+    """A value that is changed in place."""
+
+    n: int
+    seen: list[int]
+
+
+live_writes = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=5)
+
+
+@given(st.lists(st.tuples(live_writes, st.booleans(), st.booleans())))
+def test_live_values_are_put_back_and_stored_as_if_they_had_been_replaced(
+    batches: list[tuple[list[tuple[str, int]], bool, bool]],
+) -> None:
+    table = Table("live", Live, copy=lambda value: Live(value.n, list(value.seen)))
+    part, disk = TablePartition(table, 0, LIFE), TablePartition(table, 0, LIFE)
+    model: dict[str, list[int]] = {}
+    for batch, succeeds, checkpoint in batches:
+        after = {key: list(seen) for key, seen in model.items()}
+        for key, n in batch:
+            cell = part.cell(key)
+            part.touch(cell)
+            if cell.value is None:
+                cell.value = Live(0, [])
+            cell.value.n += 1
+            cell.value.seen.append(n)
+            after.setdefault(key, []).append(n)
+        if checkpoint:
+            for key, data in part.prepare().values.items():
+                disk.load(key, data)
+            assert {key: value.seen for key, value in disk.items()} == model
+        part.accept() if succeeds else part.undo()
+        model = after if succeeds else model
+        assert {key: (value.n, value.seen) for key, value in part.items()} == {
+            key: (len(seen), seen) for key, seen in model.items()
+        }
+
+
+class LargerThanMemory(RuleBasedStateMachine):
+    """Batches, checkpoints and crashes over a real RocksDB, with room for few keys in memory."""
+
+    keys = st.sampled_from([f"k{n}" for n in range(12)])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.table = Table("values", Value, due=lambda value: value.n if value.n else None)
+        self.accepted: dict[str, tuple[int, int]] = {}
+        self.durable: dict[str, tuple[int, int]] = {}
+        self.offset = 0
+        self.open()
+
+    def open(self) -> None:
+        self.state = PartitionState(Path(self.folder.name) / "0")
+        self.part = TablePartition(self.table, 0, LIFE, self.state, bound=3)
+
+    @rule(batch=st.lists(st.tuples(keys, st.none() | st.integers(0, 5_000)), max_size=4), succeeds=st.booleans())
+    def batch(self, batch: list[tuple[str, int | None]], succeeds: bool) -> None:
+        after = dict(self.accepted)
+        for key, n in batch:
+            self.offset += 1
+            if n is None:
+                self.part.delete(key)
+                after.pop(key, None)
+            else:
+                self.part.put(key, Value(n), at(self.offset))
+                after[key] = (n, self.offset)
+        self.part.accept() if succeeds else self.part.undo()
+        self.accepted = after if succeeds else self.accepted
+
+    @rule(key=keys)
+    def read(self, key: str) -> None:
+        n, offset = self.accepted.get(key, (None, -1))
+        value = self.part.get(key)
+        assert (value and value.n) == n
+        if n is not None:
+            assert self.part.seen(key, at(offset))
+            assert not self.part.seen(key, at(offset + 1))
+
+    @rule()
+    def read_all(self) -> None:
+        assert {key: value.n for key, value in self.part.items()} == {k: n for k, (n, _) in self.accepted.items()}
+
+    @rule(fails=st.booleans(), between=st.lists(keys, max_size=3))
+    def checkpoint(self, fails: bool, between: list[str]) -> None:
+        durable = dict(self.accepted)
+        prepared = self.part.prepare(stamp=self.offset)
+        self.batch([(key, 7) for key in between], True)  # agents go on meanwhile
+        if fails:
+            self.part.take_back(prepared)
+            return
+        self.state.write(LIFE, {"values": prepared.values}, {})
+        self.part.written(prepared)
+        self.durable = durable
+
+    @rule()
+    def crash(self) -> None:
+        self.state.close()
+        self.accepted = dict(self.durable)
+        self.open()
+
+    @rule(clock=st.integers(0, 6_000))
+    def due(self, clock: int) -> None:
+        pending = {key: n for key, (n, _) in self.accepted.items() if n}
+        assert self.part.next_due() == min(pending.values(), default=None)
+        expected = [key for _, key in sorted((n, key) for key, n in pending.items() if n <= clock)]
+        assert self.part.due(clock) == expected
+        for key in expected:
+            self.part.put(key, Value(0))
+            self.accepted[key] = (0, self.accepted[key][1])
+        self.part.accept()
+
+    @invariant()
+    def few_are_in_memory(self) -> None:
+        unsaved = sum(cell.dirty or cell.writing for cell in self.part.cells.values())
+        assert len(self.part.cells) <= 3 + unsaved + 12  # one batch, or one look at all, may bring any number
+
+    def teardown(self) -> None:
+        self.state.close()
+        self.folder.cleanup()
+
+
+TestLargerThanMemory = LargerThanMemory.TestCase
+TestLargerThanMemory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_keys_leave_memory_and_come_back(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    part = TablePartition(Table("values", Value), 0, LIFE, state, bound=100)
+    for n in range(1_000):
+        part.put(f"k{n}", Value(n), at(n))
+        part.accept()
+        if n % 10 == 0:
+            prepared = part.prepare()
+            state.write(LIFE, {"values": prepared.values}, {})
+            part.written(prepared)
+    assert len(part.cells) <= 130
+    assert all(part[f"k{n}"].n == n for n in range(1_000))
+    assert part.seen("k0", at(0))
+    state.close()
