@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -191,8 +192,11 @@ class _Link:
         """Close both sides with a reset."""
         for writer in (self._writer, self._upstream):
             if writer is not None:
-                with suppress(Exception):
-                    writer.transport.abort()
+                with suppress(OSError):
+                    # Closing with nothing to linger for sends a reset instead of an orderly end.
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
 
     async def run(self) -> None:
         """Pass on both ways until one side has ended."""
