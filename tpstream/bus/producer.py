@@ -11,15 +11,20 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 import aiokafka
 from aiokafka.errors import KafkaError
 
+from tpstream.bus.batch_builder import Item, RecordBatch
 from tpstream.bus.envelope import Headers
-from tpstream.bus.partitioner import partition_of
+from tpstream.bus.partitioner import Partitioner
 from tpstream.errors import Rejected, TpstreamError
+
+if TYPE_CHECKING:
+    from tpstream.bus.batch import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +35,11 @@ Delivered = Callable[[str, int, list[Any], int], None]
 """Called with topic, partition, the tokens of the records in order, and the first one's offset."""
 
 
-class _Item(NamedTuple):
-    key: bytes
-    value: bytes | None
-    headers: Headers
-    timestamp: int
-    token: Any
-    size: int
+_EARLIEST, _LATEST = -(1 << 63), (1 << 63) - 1
+"""Times that Kafka has room for, ms."""
+
+_token: Callable[[Item], Any] = itemgetter(4)
+_size: Callable[[Item], int] = itemgetter(5)
 
 
 class _Place:
@@ -45,7 +48,7 @@ class _Place:
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
-        self.pending: deque[_Item] = deque()
+        self.pending: deque[Item] = deque()
         self.added = 0
         self.delivered = 0
         self.waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -78,8 +81,12 @@ class Producer:
         self.unacknowledged = 0
         self.ends: dict[tuple[str, int], int] = {}
         """The offset behind the last acknowledged record of each topic and partition."""
+        self.gaps: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        """Of watched topics: stretches of offsets (from, to before) between our records that are not known as ours."""
         self._delivered = delivered
         self._max_request = max_request
+        self._largest = max_request - 10_000
+        self._partition_of = Partitioner(partitions)
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._batch_bytes = batch_bytes
@@ -88,6 +95,7 @@ class Producer:
         self._left_at = 0.0
         self._kafka: aiokafka.AIOKafkaProducer | None = None
         self._places: dict[tuple[str, int], _Place] = {}
+        self._watched: set[str] = set()
         self._refused = False
         self._broken = ""
         """Why records are lost that were added: no flush can succeed any more."""
@@ -145,23 +153,68 @@ class Producer:
         token: Any = None,
     ) -> int:
         """Take a record; its partition is returned. Rejected where Kafka would refuse its size."""
-        size = len(key) + len(value or b"")
-        if size > self._max_request - 10_000:
-            raise Rejected(f"{topic}: a record of {size} bytes is above the limit of {self._max_request}")
+        size = self._checked(topic, key, value, timestamp)
         if partition is None:
-            partition = partition_of(key, self.partitions)
-        if not -(1 << 63) <= timestamp < 1 << 63:
-            raise Rejected(f"{topic}: a record with the time {timestamp}, which Kafka has no room for")
-        place = self._places.get((topic, partition))
-        if place is None:
-            place = self._places[topic, partition] = _Place(topic, partition)
-        place.pending.append(_Item(key, value, headers, timestamp, token, size))
+            partition = self._partition_of[key]
+        place = self._place(topic, partition)
+        place.pending.append((key, value, headers, timestamp, token, size))
         place.added += 1
         self.buffered_bytes += size
         self.unacknowledged += 1
+        return partition
+
+    def add_all(self, rows: Sequence[Outgoing]) -> None:
+        """Take records as `add` does, all or, where one is Rejected, none of them."""
+        largest, total = self._largest, 0
+        for topic, _, key, value, _, timestamp in rows:
+            size = len(key) if value is None else len(key) + len(value)
+            total += size
+            if size > largest or not _EARLIEST <= timestamp <= _LATEST:
+                self._checked(topic, key, value, timestamp)
+        partition_of = self._partition_of
+        last, places = "", dict[int, _Place]()
+        for topic, number, key, value, headers, timestamp in rows:
+            if topic != last:
+                last, places = topic, {}
+            partition = partition_of[key] if number is None else number
+            place = places.get(partition)
+            if place is None:
+                place = places[partition] = self._place(topic, partition)
+            size = len(key) if value is None else len(key) + len(value)
+            place.pending.append((key, value, headers, timestamp, None, size))
+            place.added += 1
+        self.buffered_bytes += total
+        self.unacknowledged += len(rows)
+
+    def _checked(self, topic: str, key: bytes, value: bytes | None, timestamp: int) -> int:
+        """The size of a record that Kafka will take; Rejected where it would not."""
+        size = len(key) if value is None else len(key) + len(value)
+        if size > self._largest:
+            raise Rejected(f"{topic}: a record of {size} bytes is above the limit of {self._max_request}")
+        if not _EARLIEST <= timestamp <= _LATEST:
+            raise Rejected(f"{topic}: a record with the time {timestamp}, which Kafka has no room for")
+        return size
+
+    def _place(self, topic: str, partition: int) -> _Place:
+        """The partition, with a task that sends what is added to it before the next step of the event loop."""
+        place = self._places.get((topic, partition))
+        if place is None:
+            place = self._places[topic, partition] = _Place(topic, partition)
         if place.drain is None:
             place.drain = asyncio.get_running_loop().create_task(self._drain(place))
-        return partition
+        return place
+
+    def watch_gaps(self, topic: str) -> None:
+        """Note in `gaps` where our records in this topic do not follow on each other: somebody else writes to it.
+
+        Or it is a batch of ours that Kafka took twice, as the answer to the first time was lost.
+        """
+        self._watched.add(topic)
+
+    def expect(self, topic: str, partition: int, offset: int) -> None:
+        """Our next record in a watched topic should be at this offset; nothing before it is a gap."""
+        self.ends[topic, partition] = offset
+        self.gaps.pop((topic, partition), None)
 
     async def flush(self) -> None:
         """Return when Kafka has acknowledged everything that was added before the call.
@@ -186,15 +239,15 @@ class Producer:
                     await self._depart()
                 items, base = await self._send_some(place)
                 place.delivered += len(items)
-                self.ends[place.topic, place.partition] = base + len(items)
-                self.buffered_bytes -= sum(item.size for item in items)
+                self._note_end(place, base, len(items))
+                self.buffered_bytes -= sum(map(_size, items))
                 self.unacknowledged -= len(items)
                 while place.waiters and place.waiters[0][0] <= place.delivered:
                     future = place.waiters.popleft()[1]
                     if not future.done():
                         future.set_result(None)
                 if self._delivered is not None:
-                    self._delivered(place.topic, place.partition, [item.token for item in items], base)
+                    self._delivered(place.topic, place.partition, list(map(_token, items)), base)
         except Exception as error:
             # What was in hand is neither sent nor told: whoever waits for it is to hear of it, not to hang.
             self._broken = (
@@ -208,6 +261,12 @@ class Producer:
                         future.set_exception(TpstreamError(self._broken))
         finally:
             place.drain = None
+
+    def _note_end(self, place: _Place, base: int, count: int) -> None:
+        at = (place.topic, place.partition)
+        if place.topic in self._watched and base > (end := self.ends.get(at, base)):
+            self.gaps.setdefault(at, []).append((end, base))
+        self.ends[at] = base + count
 
     async def _depart(self) -> None:
         """Wait for the next time that batches leave. A batch costs as much as dozens of records (measured).
@@ -227,10 +286,10 @@ class Producer:
         if departure is not None:
             departure.set()
 
-    async def _send_some(self, place: _Place) -> tuple[list[_Item], int]:
+    async def _send_some(self, place: _Place) -> tuple[list[Item], int]:
         """Send one batch from the head of what waits, for as long as it takes; what went, and its offset."""
         assert self._kafka is not None, "start() was not called"
-        items: list[_Item] = []
+        items: list[Item] = []
         delay = 0.05
         place.asked = time.monotonic()
         while True:
@@ -250,33 +309,25 @@ class Producer:
                 place.asked = math.inf
                 return items, offset
 
-    async def _attempt(self, place: _Place, items: list[_Item]) -> int:
+    async def _attempt(self, place: _Place, items: list[Item]) -> int:
         """One attempt; `items` is filled the first time and repeated as it is, so that its sequence stays one."""
         assert self._kafka is not None
-        builder = self._kafka.create_batch()
+        builder = RecordBatch(self._batch_bytes)
         if items:
-            for item in items:
-                builder.append(key=item.key, value=item.value, timestamp=item.timestamp, headers=list(item.headers))
+            builder.fill(items)
         else:
-            while place.pending:
-                item = place.pending[0]
-                taken = builder.append(
-                    key=item.key, value=item.value, timestamp=item.timestamp, headers=list(item.headers)
-                )
-                if taken is None:
-                    break
-                items.append(place.pending.popleft())
-            if not items:
-                items.append(place.pending.popleft())
-        if len(items) == 1 and items[0].size > self._batch_bytes - 1_000:  # larger than a batch: by itself
-            only = items[0]
+            taken = builder.fill(place.pending)
+            popleft = place.pending.popleft
+            items += [popleft() for _ in range(taken or 1)]
+        if len(items) == 1 and _size(items[0]) > self._batch_bytes - 1_000:  # larger than a batch: by itself
+            key, value, headers, timestamp, _, _ = items[0]
             metadata = await self._kafka.send_and_wait(
                 place.topic,
-                value=only.value,
-                key=only.key,
+                value=value,
+                key=key,
                 partition=place.partition,
-                timestamp_ms=only.timestamp,
-                headers=list(only.headers),
+                timestamp_ms=timestamp,
+                headers=list(headers),
             )
             return int(metadata.offset)
         builder.close()

@@ -22,9 +22,7 @@ class TopicSink:
         """Hand the records to the producer. Full when too much is not yet acknowledged."""
         if self.producer.buffered_bytes > self.limit_bytes:
             raise Full(f"{self.producer.buffered_bytes} bytes wait for Kafka")
-        add = self.producer.add
-        for row in rows:
-            add(row.topic, row.partition, row.key, row.value, row.headers, row.timestamp)
+        self.producer.add_all(rows)
 
     @property
     def pending(self) -> int:

@@ -14,11 +14,6 @@ from tpstream.errors import Rejected, TpstreamError
 class Acknowledges:
     """Stands where aiokafka's producer does: takes every batch."""
 
-    def create_batch(self) -> Any:
-        from aiokafka.producer.message_accumulator import BatchBuilder
-
-        return BatchBuilder(100_000, 0)
-
     async def send_batch(self, builder: Any, topic: str, *, partition: int) -> Any:
         future = asyncio.get_running_loop().create_future()
         future.set_result(type("Metadata", (), {"offset": 0}))
