@@ -47,6 +47,7 @@ class Fleet:
     """Paho clients, each a device that publishes its share of numbered messages at QoS 1.
 
     `prefix`, a dash and a number is a device's number; `port` is where they connect to, if not to the platform.
+    `stamped`: each message has a time of its own, the device's, so that a repeated one is the same point.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Fleet:
         pause: float = 0.0,
         prefix: str = "ledger",
         port: int | None = None,
+        stamped: bool = False,
     ) -> None:
         self.ledger = Ledger()
         self.prefix = prefix
         self._host, self._port = platform.settings.host, port or platform.settings.mqtt_port
         self._pause = pause
+        self._stamps = time.time_ns() // 1_000_000 - devices * each if stamped else None
         self._enough = threading.Event()
         self._threads = [
             threading.Thread(target=self._device, args=(n, range(n * each, (n + 1) * each), protocol), daemon=True)
@@ -85,6 +88,9 @@ class Fleet:
         for thread in self._threads:
             thread.join(max(0.1, end - time.monotonic()))
             assert not thread.is_alive(), f"{thread.name}: not everything was acknowledged in {patience} s"
+
+    def _payload(self, values: dict[str, Any]) -> str:
+        return json.dumps({"ts": self._stamps + values["id"], "values": values} if self._stamps else values)
 
     def _device(self, number: int, ids: range, protocol: int) -> None:
         device = f"{self.prefix}-{number}"
@@ -108,7 +114,7 @@ class Fleet:
         client.connect_async(self._host, self._port)
         client.loop_start()
         for identity in ids:
-            payload = json.dumps({"id": identity, "temperature": 20.5, "on": True})
+            payload = self._payload({"id": identity, "temperature": 20.5, "on": True})
             with self.ledger.lock:
                 self.ledger.published.add(identity)
             # Not under the lock: paho calls back under one of its own, which publish takes too.

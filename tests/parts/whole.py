@@ -26,9 +26,9 @@ from tpstream.bus.batch import kind_of
 from tpstream.bus.envelope import Kind
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.topics import Topic
-from tpstream.cli.up import DEFAULTS
+from tpstream.cli.up import load
 from tpstream.embedded.child import die_with_parent
-from tpstream.settings import PREFIX, Settings
+from tpstream.settings import PREFIX
 
 PARTS = {
     "bridge": "tpstream bridge",
@@ -38,6 +38,9 @@ PARTS = {
     "kafka": "tansu",
 }
 """What the command line of each part has in it."""
+
+APACHE = "kafka.Kafka"
+"""In place of that of `kafka`, with `--kafka apache`."""
 
 GREENHOUSE = Path(__file__).resolve().parents[2] / "examples" / "greenhouse"
 
@@ -54,7 +57,9 @@ class Platform:
     def __init__(self, data_dir: Path, *arguments: str, **overrides: Any) -> None:
         names = ("mqtt_port", "kafka_port", "web_port", "store_port", "bridge_web_port", "worker_web_port")
         given: dict[str, Any] = {name: free_port() for name in names} | {"data_dir": data_dir} | overrides
-        self.settings = Settings.load({}, defaults=DEFAULTS, **given)
+        kafka = arguments[arguments.index("--kafka") + 1] if "--kafka" in arguments else None
+        self.settings = load(kafka, {}, **given)
+        self._marks = PARTS | ({"kafka": APACHE} if kafka == "apache" else {})
         self._given = {name: text for name, text in self.settings.environ().items() if _name(name) in given}
         self.arguments = arguments
         self.output = data_dir / "up.out"
@@ -87,7 +92,7 @@ class Platform:
     def part(self, name: str) -> psutil.Process:
         """The process of a part as it is now."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if PARTS[name] in " ".join(child.cmdline()):
+            if self._marks[name] in " ".join(child.cmdline()):
                 return child
         raise LookupError(f"{name} does not run")
 
