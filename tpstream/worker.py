@@ -174,7 +174,7 @@ class Worker:
 
     async def _chores(self, runner: Runner, catalog: Catalog | None) -> None:
         """What is due in silence, new configuration, gauges. `catalog` None: not an owner of raw partitions."""
-        owner = PartitionOwner(runner.lane, runner.producer, runner.checkpoint.tables)
+        owner = PartitionOwner(runner.lane, runner.producer, runner.checkpoint.tables, runner.changelogs.epochs)
         runner.on_release.append(owner.release)
         while True:
             await asyncio.sleep(CHORES_SECONDS)

@@ -16,11 +16,11 @@ from tpstream.app import App, Services
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent
 from tpstream.bus.batch import Batch
+from tpstream.bus.changelog import changelog_of
 from tpstream.bus.envelope import Kind, RawHeader
 from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
 from tpstream.bus.reader import read_to_end
-from tpstream.bus.recovery import changelog_of
 from tpstream.bus.runner import Runner
 from tpstream.bus.table import Table
 from tpstream.errors import Unavailable

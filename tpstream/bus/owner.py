@@ -7,7 +7,7 @@ uses the configuration that was in force, taking over a new one is a record as w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,8 +27,12 @@ TICK_EVERY_MS = 1_000
 class PartitionOwner:
     """Appends to the raw partitions that this worker owns. Only the role `process` has one."""
 
-    def __init__(self, lane: Lane, producer: Producer, tables: Sequence[Table[Any]]) -> None:
+    def __init__(
+        self, lane: Lane, producer: Producer, tables: Sequence[Table[Any]], epochs: Mapping[int, int] | None = None
+    ) -> None:
+        """`epochs`: of each owned partition (`tpstream.bus.changelog`); what is appended carries it as its session."""
         self._lane = lane
+        self._epochs = {} if epochs is None else epochs
         self._producer = producer
         self._tables = tables
         self._ticked: dict[int, int] = {}
@@ -73,5 +77,5 @@ class PartitionOwner:
         return [number for topic, number in self._lane.progress if topic == topics.uplink_raw.name]
 
     def _append(self, number: int, kind: Kind, value: bytes, now: int) -> None:
-        header = RawHeader(kind, way_in=WayIn.OWNER).pack()
+        header = RawHeader(kind, way_in=WayIn.OWNER, session=self._epochs.get(number, 0)).pack()
         self._producer.add(topics.uplink_raw.name, number, b"", value, (("tp", header),), now)
