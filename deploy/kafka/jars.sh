@@ -49,7 +49,7 @@ mkdir -p "$fresh" || fail "$fresh cannot be made; check the rights of var/"
 echo "Bringing Apache Kafka from Maven Central (once; 43 MB) …"
 mvn -q -B -f "$pom" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/$fresh" \
     >var/kafka/maven.log 2>&1 \
-    || fail "Maven could not bring the jars; is the network there? Try again, or see var/kafka/maven.log: $(grep -m1 -o 'ERROR.*' var/kafka/maven.log | cut -c1-200)"
+    || fail "Maven could not bring the jars; check the network and try again; var/kafka/maven.log says more"
 cp "$pom" "$fresh/pom.xml"
 rm -rf "$folder"
 mv "$fresh" "$folder" || fail "$folder cannot be written; check the rights of var/"
