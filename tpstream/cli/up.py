@@ -6,6 +6,7 @@ import asyncio
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,23 @@ def up(context: click.Context, simulate: bool, app: Path | None, data_dir: Path 
 
 
 def load(kafka: str | None, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """The settings of `up --kafka KAFKA`; `given` as for `Settings.load`."""
+    """The settings of `up --kafka KAFKA`; `given` as for `Settings.load`.
+
+    State that is there already says how many partitions there are, also to the other broker.
+    """
     settings = Settings.load(environ, defaults=_ANY_KAFKA, **given)
-    if kafka != "apache" and (kafka == "embedded" or not settings.kafka):
-        settings = Settings.load(environ, defaults=DEFAULTS, **given)
+    embedded = kafka == "embedded" or (kafka is None and not settings.kafka)
+    defaults = (DEFAULTS if embedded else _ANY_KAFKA) | _pinned(settings.data_dir)
+    settings = Settings.load(environ, defaults=defaults, **given)
     return settings if kafka is None else replace(settings, kafka="")
+
+
+def _pinned(data_dir: Path) -> dict[str, Any]:
+    """The number of partitions that workers have kept state with, if they have (`tpstream.bus.state`)."""
+    for pin in data_dir.glob("state/*/partitions"):
+        with suppress(OSError, ValueError):
+            return {"partitions": int(pin.read_text())}
+    return {}
 
 
 def run(settings: Settings, wanted: dict[str, Part], config: Path | None = None) -> int:

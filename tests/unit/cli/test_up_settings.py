@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tpstream.bus.state import pin_partitions
 from tpstream.cli.up import load
 from tpstream.settings import Settings
 
@@ -21,9 +24,9 @@ PRODUCTION = Settings()
     ],
 )
 def test_only_the_embedded_broker_gets_few_partitions_and_short_sessions(
-    kafka: str | None, environ: dict[str, str], short: bool, bootstrap: str
+    kafka: str | None, environ: dict[str, str], short: bool, bootstrap: str, tmp_path: Path
 ) -> None:
-    settings = load(kafka, environ)
+    settings = load(kafka, environ | {"TPSTREAM_DATA_DIR": str(tmp_path)})
     assert settings.bootstrap == bootstrap
     assert (settings.session_timeout < PRODUCTION.session_timeout) == short
     assert (settings.partitions < PRODUCTION.partitions) == short
@@ -35,3 +38,11 @@ def test_what_the_user_set_stays() -> None:
     for kafka in (None, "embedded", "apache"):
         settings = load(kafka, environ)
         assert (settings.partitions, settings.session_timeout) == (5, 7.0)
+
+
+@pytest.mark.parametrize("kafka", [None, "embedded", "apache"])
+def test_the_other_broker_in_one_folder_gets_as_many_partitions(kafka: str | None, tmp_path: Path) -> None:
+    environ = {"TPSTREAM_DATA_DIR": str(tmp_path)}
+    pin_partitions(tmp_path / "state" / "group", 6)
+    assert load(kafka, environ).partitions == 6
+    assert load(kafka, environ | {"TPSTREAM_PARTITIONS": "3"}).partitions == 3, "the worker will say why not"
