@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -37,6 +38,7 @@ def main() -> int:
     times = given.times or (5 if given.full else 1)
     seconds = given.seconds or (None if given.full or given.only or given.times else 120.0)
     names = [name for name in FAULTS if not given.only or any(text in name for text in given.only)]
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # the store is away on purpose
     folder = Path(tempfile.mkdtemp(prefix="tpstream-fault-"))
     print(f"fault campaign, seed {seed} (TPSTREAM_FAULT_SEED={seed} repeats its order); logs in {folder}", flush=True)
     stage = Stage(folder)

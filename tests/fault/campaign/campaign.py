@@ -8,12 +8,12 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.partitioner import murmur2
 from fault.campaign import oracle
-from fault.campaign.faults import FAULTS, Setting
+from fault.campaign.faults import FAULTS, Fault, Setting
 from fault.campaign.ledger import Ledger, missing
 from fault.campaign.report import Result, Span
 from fault.campaign.sampler import Sampler
@@ -33,9 +33,20 @@ Say = Callable[[str], None]
 class Campaign:
     """Runs faults on a stage while the stream goes on, then compares; `result` is what it found."""
 
-    def __init__(self, stage: Stage, *, seed: int, rate: int, workers: int, short: bool, say: Say = print) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        seed: int,
+        rate: int,
+        workers: int,
+        short: bool,
+        faults: Mapping[str, Fault] = FAULTS,
+        say: Say = print,
+    ) -> None:
         self.stage = stage
         self.say = say
+        self._faults = faults
         self._workers = workers
         self._dice = random.Random(seed)
         away = (10.0, 8.0) if short else (60.0, 30.0)
@@ -83,14 +94,22 @@ class Campaign:
     def _until_fresh(self, what: str, patience: float) -> None:
         """Until what is published from now on is stored, of every partition."""
         now = max(time.time() * 1000, self._plan.base)
-        self.stage.wait(lambda: self._sampler.fresh > now, what, patience)
+        publisher = self.stage.publisher
+        assert publisher is not None
+
+        def fresh() -> bool:
+            if not publisher.running:
+                raise NotThere(f"the publisher has ended; see {publisher.log}")
+            return self._sampler.fresh > now
+
+        self.stage.wait(fresh, what, patience)
 
     def _cause(self, fault: str, place: str) -> None:
         span = Span(fault, time.time())
         self.result.spans.append(span)
         restarted = len(self.stage.restarted)
         try:
-            FAULTS[fault](self._setting)
+            self._faults[fault](self._setting)
         except NotThere as error:
             span.trouble = str(error)
         self._mend()

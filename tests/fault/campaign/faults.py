@@ -83,6 +83,28 @@ def zombie_after(role: str, at: Setting) -> None:
         worker.send(signal.SIGCONT)
 
 
+def woken(at: Setting) -> None:
+    """A worker is stopped before it writes its changelog, and wakes up when its only successor has been killed.
+
+    So its words are the last in the changelog, and whoever comes next has to tell whose they are.
+    """
+    if len(at.stage.names(PROCESS)) < 2:
+        added(PROCESS, at)
+        time.sleep(SESSION)
+    zombie, successor = at.stage.names(PROCESS)[:2]
+    worker = at.stage.workers[zombie]
+    path = at.stage.order(zombie, "stop", "flush")
+    try:
+        at.stage.wait(lambda: worker.paused, f"{zombie} was to stop after flush", ORDERED)
+        time.sleep(SESSION + 4)
+        at.stage.release(successor).kill()
+    finally:
+        path.unlink(missing_ok=True)
+        worker.send(signal.SIGCONT)
+    time.sleep(1)
+    at.stage.add(successor)
+
+
 def added(role: str, at: Setting) -> None:
     """One more worker joins; it stays until `removed` or `replaced` takes one away."""
     taken = at.stage.names(role)
@@ -190,6 +212,7 @@ FAULTS: dict[str, Fault] = {
     **{f"storing worker killed after `{step}`": partial(killed_after, STORE, step) for step in STEPS[STORE]},
     "worker stopped beyond its session": partial(zombie, PROCESS),
     "worker stopped within a checkpoint": partial(zombie_after, PROCESS),
+    "worker wakes up when its successor is dead": woken,
     "storing worker stopped beyond its session": partial(zombie, STORE),
     "storing worker stopped within a checkpoint": partial(zombie_after, STORE),
     "worker added": partial(added, PROCESS),
@@ -209,6 +232,3 @@ FAULTS: dict[str, Fault] = {
     "network cut": cuts,
 }
 """By the name that the table shows."""
-
-SEVERAL = frozenset(name for name in FAULTS if "added" in name or "removed" in name or "replaced" in name)
-"""Those that change how many workers there are."""

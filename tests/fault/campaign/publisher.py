@@ -55,18 +55,26 @@ class Publisher:
         """Until SIGTERM, and then until all is acknowledged."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         self._kafka = aiokafka.AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=5_000, retry_backoff_ms=100
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            request_timeout_ms=5_000,
+            retry_backoff_ms=100,
+            max_batch_size=500_000,
+            max_request_size=4_000_000,
         )
         await self._kafka.start()
         senders = [asyncio.create_task(self._send(number)) for number in range(self._partitions)]
         said = 0.0
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not any(sender.done() for sender in senders):
             self._take_due(int(time.time() * 1000))
             if time.monotonic() - said >= 1:
                 said = time.monotonic()
                 self._say()
             await asyncio.sleep(TICK)
         while self.acknowledged < self.sent:
+            for sender in senders:
+                if sender.done():
+                    sender.result()  # raises: one that has ended by itself has failed
             await asyncio.sleep(TICK)
         self._say(finished=True)
         for sender in senders:
