@@ -10,19 +10,25 @@ from pathlib import Path
 
 import msgspec
 
-NAMES = ("encodings", "lane", "end_to_end")
+MODULES = {
+    "encodings": "encodings",
+    "lane": "lane",
+    "windows": "tumbling",
+    "end_to_end": "end_to_end",
+}
+"""What each benchmark is called, and where it is."""
 RESULTS = Path(__file__).parent / "results"
 
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; 1 if one failed, 2 if one is unknown."""
-    if unknown := set(names) - set(NAMES):
-        print(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(NAMES)}", file=sys.stderr)
+    if unknown := set(names) - set(MODULES):
+        print(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(MODULES)}", file=sys.stderr)
         return 2
     RESULTS.mkdir(exist_ok=True)
     failed = 0
-    for name in names or NAMES:
-        module = importlib.import_module(f"benchmarks.{name}")
+    for name in names or MODULES:
+        module = importlib.import_module(f"benchmarks.{MODULES[name]}")
         with (RESULTS / f"{name}.jsonl").open("w") as file:
             where = {"machine": platform.machine(), "python": platform.python_version(), "at": int(time.time())}
             file.write(msgspec.json.encode(where).decode() + "\n")

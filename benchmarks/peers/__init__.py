@@ -1,0 +1,1 @@
+"""The same jobs in other frameworks, as their documentation writes them."""

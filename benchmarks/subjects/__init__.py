@@ -1,0 +1,1 @@
+"""Contenders: each a process of its own that reads a topic to its end and says how far it is."""
