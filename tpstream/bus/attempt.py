@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tpstream.bus.agent import Agent
-from tpstream.bus.batch import FOREIGN, Batch, Record
+from tpstream.bus.batch import Batch, Record, foreign
 from tpstream.bus.envelope import header
 from tpstream.bus.position import Position
 from tpstream.bus.topics import Topic
@@ -169,7 +169,7 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
     try:
         position = batch.position(record)
     except TpstreamError:
-        position = Position(batch.life, FOREIGN + batch.partition, record.offset)
+        position = Position(batch.life, foreign(batch.topic.name, batch.partition), record.offset)
     letter = DeadLetter(
         id=f"{agent.name}-{batch.topic.name}-{batch.partition}-{record.offset}-{position.identity()}",
         ts=record.timestamp,

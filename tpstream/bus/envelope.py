@@ -20,6 +20,7 @@ Headers = Sequence[tuple[str, bytes]]
 RAW_VERSION = 1
 DERIVED_VERSION = 129
 _RAW = struct.Struct("<BBBBBQQQH")
+_RAW_FIELDS = struct.Struct("<BBBBQQQH")
 _DERIVED = struct.Struct("<BB16sIQI16sIQI")
 _ORIGIN = struct.Struct("<16sIQI")
 
@@ -35,6 +36,9 @@ class Kind(IntEnum):
     TICK = 6
     CONFIGURATION = 7
 
+
+ORIGIN = "tp-origin"
+"""The header of a record in the raw topic that came by a replay (`WayIn.REPLAY`)."""
 
 _KINDS = {int(kind): kind for kind in Kind}
 _made = tuple.__new__
@@ -132,6 +136,29 @@ def pack_raw(
     return _RAW.pack(RAW_VERSION, kind, flags, identity, refusal, incarnation, sequence, session, packet_id)
 
 
+def raw_fields(data: bytes) -> tuple[int, int, int, int, int, int, int, int]:
+    """What `RawHeader.unpack` reads, plain, for hot paths: what `pack_raw` takes.
+
+    Raises TpstreamError as it does.
+    """
+    if len(data) != _RAW.size or data[0] != RAW_VERSION:
+        RawHeader.unpack(data)  # raises, and says why
+    return _RAW_FIELDS.unpack_from(data, 1)
+
+
+def pack_origin(origin: Position) -> bytes:
+    """The header `tp-origin`, by which a replay says where its record arrived first."""
+    return _ORIGIN.pack(*origin)
+
+
+def unpack_origin(data: bytes) -> Position:
+    """Read a header `tp-origin`; TpstreamError if it is torn."""
+    if len(data) != _ORIGIN.size:
+        raise TpstreamError(f"header tp-origin of {len(data)} bytes, not {_ORIGIN.size}: written by no replay of ours")
+    life, partition, offset, item = _ORIGIN.unpack(data)
+    return Position(life, partition, offset, item)
+
+
 class DerivedHeader(NamedTuple):
     """The `tp` header of a record on a decoded topic: its kind, position and origin."""
 
@@ -148,12 +175,40 @@ class DerivedHeader(NamedTuple):
         """Read a header; TpstreamError if it is of a newer version or torn."""
         if not data or data[0] != DERIVED_VERSION or len(data) != _DERIVED.size:
             raise TpstreamError(f"header of {len(data)} bytes, version {data[:1].hex()}: newer than this worker")
-        _, kind, l1, p1, o1, i1, l2, p2, o2, i2 = _DERIVED.unpack(data)
-        known = _KINDS.get(kind)
+        known = _KINDS.get(data[1])
         if known is None:
-            raise TpstreamError(f"header of unknown kind {kind}: newer than this worker")
-        # Each agent reads it of each record: tuple.__new__ is half the price of the named tuples' own (measured).
-        return _made(cls, (known, _made(Position, (l1, p1, o1, i1)), _made(Position, (l2, p2, o2, i2))))
+            raise TpstreamError(f"header of unknown kind {data[1]}: newer than this worker")
+        # Each agent reads it of each record: tuple.__new__ is half the price of the named tuples' own, and most
+        # records stand where they first arrived (measured).
+        position = _made(Position, _ORIGIN.unpack_from(data, 2))
+        origin = position if data[2:34] == data[34:] else _made(Position, _ORIGIN.unpack_from(data, 34))
+        return _made(cls, (known, position, origin))
+
+
+_PUBLISHED = bytes((DERIVED_VERSION, Kind.PUBLISH))
+
+
+def pack_published(life: bytes, partition: int, offset: int, item: int = 0) -> bytes:
+    """The bytes of `DerivedHeader.pack` for who writes one per message: a publish at its origin."""
+    place = _ORIGIN.pack(life, partition, offset, item)
+    return _PUBLISHED + place + place
+
+
+_HEADS = {int(kind): bytes((DERIVED_VERSION, kind)) for kind in Kind}
+
+
+def pack_derived(kind: int, position: Position, origin: Position | None = None) -> bytes:
+    """The same bytes as `DerivedHeader.pack`, at half its cost. `origin` None: the position."""
+    life, partition, offset, item = position  # a named tuple passed on with * costs 0.15 µs more (measured)
+    place = _ORIGIN.pack(life, partition, offset, item)
+    return _HEADS[kind] + place + (place if origin is None else _ORIGIN.pack(*origin))
+
+
+def position_in(data: bytes) -> Position:
+    """The position in a packed DerivedHeader. Raises TpstreamError as DerivedHeader.unpack does."""
+    if len(data) != _DERIVED.size or data[0] != DERIVED_VERSION or data[1] not in _HEADS:
+        DerivedHeader.unpack(data)  # raises, and says why
+    return _made(Position, _ORIGIN.unpack_from(data, 2))
 
 
 def origin_in(data: bytes) -> tuple[bytes, int, int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 
 import msgspec
 
 from tpstream import messages
-from tpstream.errors import TpstreamError
+from tpstream.errors import ConfigurationError, TpstreamError
 
 V = TypeVar("V")
 
@@ -17,13 +18,18 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topic(Generic[V]):
-    """A Kafka topic. `by_device`: keyed by device number over TPSTREAM_PARTITIONS; else one partition."""
+    """A Kafka topic. `by_device`: spread by key, over TPSTREAM_PARTITIONS or `partitions`; else one partition."""
 
     name: str
     type: type[V]
     by_device: bool = True
     compact: bool = False
     decoder: Any = None
+    """Of the values' JSON; None: they are bytes, as they are."""
+    accepts: Any = object
+    """What a value to be sent is an instance of."""
+    partitions: int | None = None
+    """None: TPSTREAM_PARTITIONS."""
 
     def encode(self, value: V) -> bytes:
         """The record's value as JSON bytes (raw bytes for a topic of bytes)."""
@@ -44,7 +50,7 @@ _all: dict[str, Topic[Any]] = {}
 
 def _topic(name: str, kind: type[V], *, by_device: bool = True, compact: bool = False) -> Topic[V]:
     decoder = None if kind is bytes else msgspec.json.Decoder(kind)
-    topic = Topic(name, kind, by_device, compact, decoder)
+    topic = Topic(name, kind, by_device, compact, decoder, kind)
     _all[name] = topic
     return topic
 
@@ -66,6 +72,35 @@ config_profiles = _topic("tp.config.profiles.v1", messages.Document, by_device=F
 config_scripts = _topic("tp.config.scripts.v1", messages.Document, by_device=False, compact=True)
 config_rules = _topic("tp.config.rules.v1", messages.Document, by_device=False, compact=True)
 config_releases = _topic("tp.config.releases.v1", messages.Release, by_device=False, compact=True)
+
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_OWN = ("tp.", "tpstream-")
+
+
+def declare(name: str, kind: type[V], *, partitions: int | None = None, compact: bool = False) -> Topic[V]:
+    """A topic of a user's own, of a msgspec Struct, a dict (`dict[str, float]`, say) or bytes.
+
+    Raises ConfigurationError where the name, the type or the number of partitions will not do.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not name.strip("."):
+        raise ConfigurationError(f"topic {name!r}: a name is up to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+    if name in _all:
+        raise ConfigurationError(f"topic {name} is tpstream's own: take it from `tpstream.topics`")
+    if name.startswith(_OWN):
+        raise ConfigurationError(f"topic {name}: names in {' and '.join(p + '*' for p in _OWN)} are tpstream's own")
+    if partitions is not None and (type(partitions) is not int or partitions < 1):
+        raise ConfigurationError(f"topic {name}: partitions={partitions!r} is no number from 1")
+    if kind is bytes:
+        return Topic(name, kind, True, compact, None, bytes, partitions)
+    accepts = get_origin(kind) or kind
+    if not isinstance(accepts, type) or not issubclass(accepts, msgspec.Struct | dict):
+        raise ConfigurationError(f"topic {name}: its type is {kind!r}, and should be a msgspec.Struct, dict or bytes")
+    try:
+        decoder = msgspec.json.Decoder(kind)
+    except TypeError as error:
+        raise ConfigurationError(f"topic {name}: {kind!r} cannot be read from JSON: {error}") from None
+    return Topic(name, kind, True, compact, decoder, accepts, partitions)
 
 
 def all_topics() -> tuple[Topic[Any], ...]:
