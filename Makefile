@@ -1,7 +1,8 @@
 # make run: set up, then the whole platform with a simulated fleet, on embedded parts.
 # make test: set up, then every test that this machine can run.
 # make kafka: bring Apache Kafka's jars from Maven Central, for `tpstream up --kafka apache` and for tests.
-# make fault: stop, kill, fill and pause parts of a running platform, and hold the ledger against the store.
+# make fault: stop, kill, fill and pause parts of a running platform, and hold the ledger against the store;
+#   then the same on Apache Kafka in random order. FULL=1: each fault five times (docs/guarantees.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +33,9 @@ kafka:
 	@sh deploy/kafka/jars.sh
 
 fault: setup system
+	@sh deploy/kafka/jars.sh || [ -z "$(FULL)" ]
 	@$(BIN)/python -m pytest tests/fault
+	@PYTHONPATH=tests $(BIN)/python -m fault.campaign $(if $(FULL),--full --write,--if-possible)
 
 check: setup
 	@$(BIN)/ruff format --check .

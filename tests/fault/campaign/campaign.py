@@ -24,8 +24,8 @@ from fault.campaign.told import windows_told
 RECOVERED = 150.0
 """Seconds after which what has not recovered from a fault is a failure."""
 
-SETTLED = 180.0
-"""Seconds after the last message within which all that follows from it must be stored."""
+SETTLED = 45.0
+"""Seconds without a new row after which nothing more is to be expected."""
 
 Say = Callable[[str], None]
 
@@ -171,10 +171,12 @@ class Campaign:
             self.result.alarms += len(oracle.alarms_of(windows))
         wanted = (self.result.points, self.result.windows, self.result.alarms)
         there: tuple[int, ...] = ()
-        end = time.monotonic() + SETTLED
-        while there != wanted and time.monotonic() < end:
+        moved = time.monotonic()
+        while there != wanted and time.monotonic() - moved < SETTLED:
             time.sleep(1)
-            there = tuple(self._number_of(table) for table in ("telemetry", "windows", "alarms"))
+            now = tuple(self._number_of(table) for table in ("telemetry", "windows", "alarms"))
+            if now != there:
+                there, moved = now, time.monotonic()
         self._sampler.end()
 
     def _number_of(self, table: str) -> int:
