@@ -8,6 +8,7 @@ consumer, and the app tells the lane when partitions come and go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -68,10 +69,12 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         lane, assignment = self.app.lane, self.app.lane.assignment
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if not records or self.should_stop or lane.assignment != assignment:
-            return  # of another assignment: what is ours now is read from where it was committed
-        if not self.flow_active:
+        if not records or self.should_stop:
+            return
+        if not self.flow_active or lane.assignment != assignment:
+            # Asked for before partitions went or came: of which assignment they are cannot be told.
             await self.perform_seek()
+            await self._thread.call_thread(self._begin_again, list(records))
             return
         others: dict[TP, Any] = {}
         for tp, some in records.items():
@@ -105,6 +108,14 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             await self.sleep(rest)
         self._fetched_at = time.monotonic()
         return await super()._wait_next_records(timeout)  # type: ignore[no-any-return]
+
+    async def _begin_again(self, places: list[TP]) -> None:
+        """Fetch these partitions from where they were committed; `perform_seek` leaves out those that never were."""
+        kafka = self._thread._ensure_consumer()
+        for place in map(TopicPartition._make, places):
+            with contextlib.suppress(IllegalStateError):  # not ours any more
+                if not await kafka.committed(place):
+                    await kafka.seek_to_beginning(place)
 
     async def _touch(self) -> None:
         with self._thread._ensure_consumer()._fetcher._subscriptions.fetch_context():
