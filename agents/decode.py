@@ -7,29 +7,46 @@ the release in force where the record stands, so that a replay decodes as it was
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 
+from tables.repeats import repeats_table
 from tables.status import PARTITION, Status, device_status_table
 from tpstream.app import Services, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record
-from tpstream.bus.envelope import Kind, RawHeader, Refusal, WayIn, header
+from tpstream.bus.envelope import (
+    ORIGIN,
+    Kind,
+    RawHeader,
+    Refusal,
+    WayIn,
+    header,
+    raw_fields,
+    unpack_origin,
+)
 from tpstream.bus.position import Position
 from tpstream.bus.table import TablePartition
+from tpstream.devices.profiles import ScriptRef
 from tpstream.errors import TpstreamError
 from tpstream.lua.pool import Call, Failed, Outcome
 from tpstream.messages import DeadLetter, Device, DeviceStatus, LatePoint, Response, Telemetry
 from tpstream.observability import metrics
-from tpstream.uplink import response, telemetry
+from tpstream.uplink import repeats, response, telemetry
 from tpstream.uplink.dialects import Address, What, address
+from tpstream.uplink.hearing import Hearing
 from tpstream.uplink.times import Limits
 from tpstream.uplink.values import Problem
 
 MAX_DEAD_PAYLOAD = 65_536
 """Bytes of a payload that a dead letter keeps."""
 
+ADDRESSES = 100_000
+"""Topics whose meaning is remembered; beyond, all are forgotten and begin anew."""
+
 _PUBLISH = int(Kind.PUBLISH)
+_REPLAY = int(WayIn.REPLAY)
 _RESPONSES = frozenset({What.COMMAND_RESPONSE, What.ATTRIBUTES_SET_RESPONSE})
 
 
@@ -39,29 +56,62 @@ class Announced(msgspec.Struct):
     release: str
 
 
-class Work(NamedTuple):
-    """A publish that is a device's, waiting for its script's outcome, if it has one."""
+class Named:
+    """What a topic says, remembered: nearly every message comes on a topic that was seen before."""
 
-    record: Record
+    __slots__ = ("address", "crc", "key", "plain", "present", "release", "script")
+
+    def __init__(self, address: Address, topic: bytes) -> None:
+        self.address = address
+        self.key = address.device.encode()
+        """The device's number, as it must be the record's key."""
+        self.plain = address.what is What.TELEMETRY and not address.gateway
+        """Telemetry of the device itself."""
+        self.crc = crc32(topic)
+        self.present: object = None
+        """`Catalog.present` when the device was known and its script looked up, and for which release."""
+        self.release: str | None = None
+        self.script: ScriptRef | None = None
+
+
+class Scripted(NamedTuple):
+    """A publish that waits for its script's outcome."""
+
     address: Address
-    call: int | None
+    call: int
     """Its place among the calls."""
 
 
-@app.batch_agent(topics.uplink_raw, tables=(device_status_table,), name="decode")
+class Repeated:
+    """In place of what is to be done with a record: nothing, as it says an earlier one again."""
+
+
+Step = Address | Scripted | Problem | RawHeader | Repeated
+"""What is to be done with a record."""
+
+_REPEATED = Repeated()
+_names: dict[bytes, Named] = {}
+_made = tuple.__new__
+
+
+@app.batch_agent(topics.uplink_raw, tables=(device_status_table, repeats_table), name="decode")
 async def decode(batch: Batch) -> None:
     """First what needs scripts is gathered and run at once; then all is sent, in the records' order."""
     decoder = _Decoder(batch)
-    steps = [decoder.prepare(record) for record in batch]
-    services: Services = batch.services
-    outcomes = await services.scripts.run(decoder.calls) if decoder.calls else []
-    for step, record in zip(steps, batch, strict=True):
-        if isinstance(step, Work):
-            decoder.publish(step, None if step.call is None else outcomes[step.call])
-        elif isinstance(step, Problem):
-            decoder.dead_letter(record, 0, step)
+    calls, prepare, finish = decoder.calls, decoder.prepare, decoder.finish
+    waiting: list[tuple[Record, Step]] = []
+    for record in batch.records:
+        step = prepare(record)
+        if calls:  # what stands behind a script's call waits for it, too
+            waiting.append((record, step))
         else:
-            decoder.note(record, step)
+            finish(record, step)
+    decoder.heard()
+    if calls:
+        services: Services = batch.services
+        outcomes = await services.scripts.run(calls)
+        for record, step in waiting:
+            finish(record, step, outcomes[step.call] if type(step) is Scripted else None)
     decoder.count()
 
 
@@ -73,11 +123,17 @@ class _Decoder:
         settings = services.settings
         self.batch = batch
         self.state: TablePartition[Status] = device_status_table.of(batch)
+        limits = repeats.Limits.of(settings)
+        self.hearing = Hearing(repeats_table.of(batch), limits)
+        self.drop_resent = limits.drop
         self.catalog = services.catalog
+        self.present = services.catalog.present
         self.limits = Limits.of(settings)
         self.register = settings.register_on_first_sight
         self.tenant = settings.tenant
         self.calls: list[Call] = []
+        self.origins: dict[int, Position] = {}
+        """Of replays, by offset."""
         self.points = 0
         self.dead: list[tuple[str, str]] = []
         self.late = 0
@@ -87,33 +143,76 @@ class _Decoder:
 
     # First pass: who and what, and the calls of scripts
 
-    def prepare(self, record: Record) -> Work | Problem | RawHeader:
-        """What is to be done with a record; remembers a new release and a new device."""
-        data = header(record.headers, "tp")
-        if data is not None and data[1:2] != b"\x01":
-            tp = RawHeader.unpack(data)
-            if tp.kind is Kind.CONFIGURATION:
-                self._configure(record)
-            return tp
-        device = (record.key or b"").decode(errors="replace")
-        topic = (header(record.headers, "topic") or b"").decode(errors="replace")
-        named = address(topic)
+    def prepare(self, record: Record) -> Step:
+        """What is to be done with a record; remembers a new release, a new device, and what repeats are known by."""
+        headers = record.headers
+        # The bridge writes these two first, in this order.
+        if len(headers) > 1 and headers[0][0] == "topic" and headers[1][0] == "tp":
+            topic, data = headers[0][1], headers[1][1]
+        else:
+            topic, data = header(headers, "topic") or b"", header(headers, "tp") or b""
+        key = record.key or b""
+        named = _names.get(topic)
+        if named is None or named.key != key:
+            named = _remember(topic)
+        packet_id = 0
+        if data:
+            kind, flags, _, _, incarnation, sequence, session, packet_id = raw_fields(data)
+            if self.hearing.retried(record.offset, incarnation, sequence):
+                return _REPEATED
+            if flags >> 4 == _REPLAY:
+                self._replayed(record)
+            if kind != _PUBLISH:
+                tp = RawHeader.unpack(data)
+                if tp.kind is Kind.CONFIGURATION:
+                    self._configure(record)
+                return tp
         if named is None:
             return Problem("topic", "no dialect knows this topic")
-        if named.device != device:
-            return Problem("identity", f"the topic names {named.device!r}, the record {device!r}")
-        if not self.catalog.known(device) and not self._first_seen(device, record):
-            return Problem("identity", f"device {device} is not registered: `tpstream devices add`")
-        if named.gateway or not (named.what is What.TELEMETRY or named.what in _RESPONSES):
-            kind = "gateways" if named.gateway else named.what.value
-            return Problem("topic", f"{kind}: this kind of uplink is not taken yet")
-        call = None
-        if named.what is What.TELEMETRY and record.value:
-            script = self.catalog.profile_of(device, self.release).scripts.get("A")
-            if script is not None:
-                call = len(self.calls)
-                self.calls.append(Call(script.id, script.source, "decode", record.value, topic))
-        return Work(record, named, call)
+        device = named.address.device
+        if named.key != key:
+            return Problem("identity", f"the topic names {device!r}, the record {key.decode(errors='replace')!r}")
+        if (
+            packet_id
+            and self.drop_resent
+            and self.hearing.resent(
+                record.offset, record.timestamp, device, record.value or b"", named.crc, flags, session, packet_id
+            )
+        ):
+            return _REPEATED
+        if named.present is not self.present or named.release != self.release:
+            if not self.catalog.known(device):
+                if not self._first_seen(device, record):
+                    return Problem("identity", f"device {device} is not registered: `tpstream devices add`")
+            else:
+                named.present, named.release = self.present, self.release
+            if named.plain:
+                named.script = self.catalog.profile_of(device, self.release).scripts.get("A")
+        if not named.plain:
+            if named.address.what in _RESPONSES and not named.address.gateway:
+                return named.address
+            what = "gateways" if named.address.gateway else named.address.what.value
+            return Problem("topic", f"{what}: this kind of uplink is not taken yet")
+        if named.script is None or not record.value:
+            return named.address
+        script = named.script
+        self.calls.append(Call(script.id, script.source, "decode", record.value, topic.decode()))
+        return Scripted(named.address, len(self.calls) - 1)
+
+    def heard(self) -> None:
+        """All records are prepared: keep what repeats are known by."""
+        if self.batch.records:
+            last = self.batch.position(self.batch.records[-1])
+            self.hearing.close(last, max([record.timestamp for record in self.batch.records]))
+
+    def _replayed(self, record: Record) -> None:
+        data = header(record.headers, ORIGIN)
+        if data is not None:
+            self.origins[record.offset] = unpack_origin(data)
+
+    def origin(self, record: Record) -> Position:
+        """Where a record first arrived."""
+        return self.origins.get(record.offset) or self.batch.position(record)
 
     def _configure(self, record: Record) -> None:
         position = self.batch.position(record)
@@ -140,12 +239,23 @@ class _Decoder:
 
     # Second pass: sends, in order
 
-    def publish(self, work: Work, outcome: Outcome | None) -> None:
+    def finish(self, record: Record, step: Step, outcome: Outcome | None = None) -> None:
+        """Do it; `outcome`: of the script's call, where there was one."""
+        if type(step) is Address:
+            self.publish(record, step, None)
+        elif type(step) is Scripted:
+            self.publish(record, step.address, outcome)
+        elif type(step) is Problem:
+            self.dead_letter(record, 0, step)
+        elif type(step) is RawHeader:
+            self.note(record, step)
+
+    def publish(self, record: Record, where: Address, outcome: Outcome | None) -> None:
         """Send what a publish says."""
-        record, device = work.record, work.address.device
+        device = where.device
         payload = record.value or b""
-        if work.address.what in _RESPONSES:
-            answer = response.decode(payload, device, work.address.message_id, record.timestamp)
+        if where.what is not What.TELEMETRY:
+            answer = response.decode(payload, device, where.message_id, record.timestamp)
             if isinstance(answer, Problem):
                 self.dead_letter(record, 0, answer)
             else:
@@ -166,7 +276,7 @@ class _Decoder:
         for n, point in enumerate(decoded.late):
             self.late += 1
             late = LatePoint(device, point.key, point.ts, "retention", point.number, point.text)
-            self._send(topics.late, late, device, record, self.batch.position(record).at(n))
+            self._send(topics.late, late, device, record, n)
 
     def note(self, record: Record, tp: RawHeader) -> None:
         """Send what a record says that is no publish."""
@@ -200,9 +310,9 @@ class _Decoder:
 
     def dead_letter(self, record: Record, item: int, problem: Problem, *, stage: str = "decode") -> None:
         """Send a dead letter; `item` tells several of one record apart."""
-        position = self.batch.position(record).at(item)
+        origin = _within(self.origin(record), item)
         letter = DeadLetter(
-            id=f"{stage}-{position.identity()}",
+            id=f"{stage}-{origin.identity()}",
             ts=record.timestamp,
             device=(record.key or b"").decode(errors="replace"),
             stage=stage,
@@ -211,29 +321,25 @@ class _Decoder:
             payload=(record.value or b"")[:MAX_DEAD_PAYLOAD],
             detail=problem.detail,
             headers=tuple((name, value or b"") for name, value in record.headers),
-            source_life=position.life.hex(),
-            source_partition=position.partition,
-            source_offset=position.offset,
+            source_life=origin.life.hex(),
+            source_partition=origin.partition,
+            source_offset=origin.offset,
             source_index=problem.element,
         )
-        self.batch.dead_letter(letter, position)
+        self._send(topics.dead_letters, letter, letter.device, record, item)
         self.dead.append((stage, problem.reason))
 
-    def _send(
-        self,
-        topic: topics.Topic[Any],
-        value: Any,
-        device: str,
-        record: Record,
-        position: Position | None = None,
-    ) -> None:
-        self.batch.send(
+    def _send(self, topic: topics.Topic[Any], value: Any, device: str, record: Record, item: int = 0) -> None:
+        """`item` tells several sends of one record apart."""
+        batch, offset = self.batch, record.offset
+        batch.send(
             topic,
             value,
             key=device,
-            position=position or self.batch.position(record),
+            position=_made(Position, (batch.life, batch.partition, offset, item)),
+            origin=_within(self.origins[offset], item) if offset in self.origins else None,
             timestamp=record.timestamp,
-            partition=self.batch.partition,
+            partition=batch.partition,
         )
 
     def count(self) -> None:
@@ -243,6 +349,27 @@ class _Decoder:
             metrics.LATE_POINTS.labels("retention").inc(self.late)
         for stage, reason in self.dead:
             metrics.DEAD_LETTERS.labels(stage, reason).inc()
+        if self.hearing.retries:
+            metrics.REPEATS.labels("bridge").inc(self.hearing.retries)
+        if self.hearing.devices:
+            metrics.REPEATS.labels("device").inc(self.hearing.devices)
+
+
+def _remember(topic: bytes) -> Named | None:
+    """What a topic says; None where no dialect knows it."""
+    where = address(topic.decode(errors="replace"))
+    if where is None:
+        return None
+    named = Named(where, topic)
+    if len(_names) >= ADDRESSES:
+        _names.clear()
+    _names[topic] = named
+    return named
+
+
+def _within(origin: Position, item: int) -> Position:
+    """Element number `item` of what arrived there."""
+    return origin._replace(item=origin.item + item) if item else origin
 
 
 def _refusal(record: Record, tp: RawHeader) -> Problem:

@@ -45,6 +45,8 @@ class Catalog:
         """Every release read so far, by app@version."""
         self.in_force: dict[str, Release] = {}
         """By application."""
+        self.present: object = object()
+        """Another one whenever an answer may have changed: what was looked up under this one still holds."""
         self.release_version = ""
         """What is in force of all applications as one text; empty: nothing was ever applied."""
         self._documents = Documents()
@@ -150,6 +152,7 @@ class Catalog:
         self.release_version = combined(self.in_force.values())
         if self.release_version == before:
             return False
+        self.present = object()
         self._current = self._views[self.release_version] = View(self.in_force.values(), self._documents)
         self._forget_views()
         log.info("in force: %s", self.release_version or "nothing")
@@ -163,6 +166,7 @@ class Catalog:
             self._devices[number] = device
         if before == device:
             return False
+        self.present = object()
         for view in self._views.values():
             view.remembered.pop(number, None)
         return True

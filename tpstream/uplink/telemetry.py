@@ -40,7 +40,13 @@ def decode(data: bytes, delivered: int, limits: Limits, *, script: bool = False)
         return _refused("empty", "the payload is empty")
     try:
         try:
-            return _decode(parse(data), delivered, limits, script, False)
+            value = parse(data)
+            if type(value) is dict and "values" not in value:  # nearly all, so first
+                points: list[Point] = []
+                problems: list[Problem] = []
+                points_of(value, delivered, _DELIVERY, points, problems)
+                return Decoded(tuple(points), tuple(problems) if problems else ())
+            return _decode(value, delivered, limits, script, False)
         except NeedsDigits:
             return _decode(parse_exactly(data), delivered, limits, script, True)
     except TooDeep:

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from agents.decode import decode
+from tables.repeats import repeats_table
 from tables.status import device_status_table
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch
-from tpstream.bus.envelope import Identity, Kind, RawHeader, Refusal, WayIn
+from tpstream.bus.envelope import ORIGIN, DerivedHeader, Identity, Kind, RawHeader, Refusal, WayIn, pack_origin
+from tpstream.bus.position import Life, Position
 from tpstream.devices.catalog import Catalog
 from tpstream.lua.pool import Call, Failed, Outcome, Result
 from tpstream.lua.sandbox import Budget, Sandbox
 from tpstream.messages import DeadLetter, Device, DeviceStatus, Document, Release, Response
+from tpstream.observability import metrics
 from tpstream.settings import Settings
 from tpstream.testing import LIFE, FakeRecord, batch_of, sent
 
@@ -47,6 +50,7 @@ class House:
         self.scripts = Scripts()
         self.offset = 0
         device_status_table.partitions.clear()
+        repeats_table.partitions.clear()
         for number in devices:
             self.catalog.take(topics.config_devices.name, number, topics.config_devices.encode(Device(number)))
 
@@ -87,10 +91,11 @@ class House:
             topics.uplink_raw,
             records,
             services=SimpleNamespace(settings=self.settings, catalog=self.catalog, scripts=self.scripts),
-            tables=(device_status_table,),
+            tables=(device_status_table, repeats_table),
         )
         await decode(batch)
         device_status_table.of(batch).accept()
+        repeats_table.of(batch).accept()
         return batch
 
 
@@ -315,3 +320,78 @@ async def test_bytes_that_are_no_text_stop_nobody() -> None:
     batch = await house.decode(broken, house.record(b'{"a":1}'))
     assert keys(batch) == [("d1", ["a"])]
     assert [reason for _, reason, _ in letters(batch)] == ["identity"]
+
+
+def derived(batch: Batch, topic: topics.Topic[Any]) -> list[DerivedHeader]:
+    return [DerivedHeader.unpack(dict(o.headers)["tp"]) for o in batch.outgoing if o.topic == topic.name]
+
+
+def repeats() -> dict[str, float]:
+    return {source: metrics.REPEATS.labels(source)._value.get() for source in ("bridge", "device")}
+
+
+async def test_what_the_bridge_produced_again_is_dropped_and_counted_of_whatever_kind() -> None:
+    house, before = House(), repeats()
+    records = [
+        house.record(b'{"a":1}', incarnation=7, sequence=1),
+        house.record(b"?", topic="devices/d1/nonsense", incarnation=7, sequence=2),
+        house.record(b'{"reason":"connected"}', kind=Kind.CONNECTED, incarnation=7, sequence=3),
+        house.record(headers=(("message_id", b"c1"),), kind=Kind.RECEIPT, incarnation=7, sequence=4),
+    ]
+    first = await house.decode(*records)
+    for record in records:
+        house.offset += 1
+        record.offset = house.offset
+    second = await house.decode(*records, house.record(b'{"b":1}', incarnation=7, sequence=5))
+    assert (len(first.outgoing), [o.topic for o in second.outgoing]) == (5, [topics.uplink_telemetry.name])
+    assert repeats() == {"bridge": before["bridge"] + 4, "device": before["device"]}
+
+
+async def test_what_a_device_sends_again_is_dropped_and_counted_unless_the_setting_keeps_it() -> None:
+    for setting, expected in (("drop", [["a"], ["b"]]), ("keep", [["a"], ["a"], ["b"]])):
+        house, before = House(mqtt_repeats=setting), repeats()["device"]
+        batch = await house.decode(
+            house.record(b'{"a":1}', qos=1, session=1, packet_id=9),
+            house.record(b'{"a":1}', qos=1, session=1, packet_id=9, dup=True),
+            house.record(b'{"b":1}', qos=1, session=1, packet_id=10),
+        )
+        assert [found for _, found in keys(batch)] == expected
+        assert repeats()["device"] - before == 3 - len(expected)
+
+
+async def test_what_is_read_again_after_a_crash_says_the_same_again() -> None:
+    house = House(devices=["d1"])
+    message = {"qos": 1, "session": 1, "packet_id": 9, "incarnation": 7}
+    records = [
+        house.record(b'{"a":1}', sequence=1, **message),
+        house.record(b'{"a":1}', sequence=1, **message),
+        house.record(b'{"a":1}', sequence=2, dup=True, **message),
+        house.record(b'{"b":1}', sequence=3, qos=1, session=1, packet_id=10, incarnation=7),
+    ]
+    once = await house.decode(*records)
+    assert keys(once) == [("d1", ["a"]), ("d1", ["b"])]
+    for start in range(len(records)):
+        again = await house.decode(*records[start:])
+        assert again.outgoing == [o for o in once.outgoing if derived_offset(o) >= records[start].offset]
+
+
+def derived_offset(outgoing: Any) -> int:
+    return DerivedHeader.unpack(dict(outgoing.headers)["tp"]).position.offset
+
+
+async def test_a_replay_stands_where_it_is_and_began_where_it_first_arrived() -> None:
+    house = House()
+    there = Position(Life(b"1" * 16), 3, 44, 0)
+    header = ((ORIGIN, pack_origin(there)),)
+    batch = await house.decode(
+        house.record(b'{"a":1}', headers=header, way_in=WayIn.REPLAY),
+        house.record(b'[{"ts":"x","values":{}},{"ts":"y","values":{}}]', headers=header, way_in=WayIn.REPLAY),
+        house.record(b'{"a":1}', headers=header),  # not by a replay: nobody's word
+    )
+    told = derived(batch, topics.uplink_telemetry)
+    assert [header.origin for header in told] == [there, Position(LIFE, 0, 3)]
+    assert [header.position for header in told] == [Position(LIFE, 0, 1), Position(LIFE, 0, 3)]
+    found = sent(batch, topics.dead_letters)
+    assert [x.id for x in found] == [f"decode-{there.at(n).identity()}" for n in (0, 1)]
+    assert {(x.source_life, x.source_partition, x.source_offset) for x in found} == {(there.life.hex(), 3, 44)}
+    assert [h.position for h in derived(batch, topics.dead_letters)] == [Position(LIFE, 0, 2, n) for n in (0, 1)]
