@@ -32,6 +32,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from tpstream.bus.changelog import Superseded
+from tpstream.bus.fetched import lean
 from tpstream.bus.lane import Lane
 from tpstream.bus.progress import Place, Progress
 from tpstream.errors import Unavailable
@@ -39,12 +40,23 @@ from tpstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
+MOST = 10_000
+"""Records that are taken from the client at once, of all partitions."""
+
+MANY = 1_000
+"""Records at once that are no reason to wait for company."""
+
 _FENCED = 82
 """Kafka's error for a static member whose place another process has taken."""
 
 
 class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread with a fetch wait of our own: Faust's is fixed at 1,500 ms."""
+
+    async def on_start(self) -> None:
+        """Start the client; records of lane topics come as its parser makes them."""
+        await super().on_start()
+        lean(self._consumer, self.app.lane.topics)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         # The embedded broker looks for new records only now and then while it holds a fetch:
@@ -60,6 +72,8 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
     app: LaneApp
     logger = driver.logger
     _fetched_at = 0.0
+    _behind = False
+    """Whether the last fetch brought so many records that there are more."""
 
     def _new_consumer_thread(self) -> LaneConsumerThread:
         return LaneConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -104,10 +118,12 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
                 return None, None
         # Each fetch costs the broker and us as much as dozens of records (measured): take more at once.
         rest = self.app.linger - (time.monotonic() - self._fetched_at)
-        if rest > 0:
+        if rest > 0 and not self._behind:
             await self.sleep(rest)
         self._fetched_at = time.monotonic()
-        return await super()._wait_next_records(timeout)  # type: ignore[no-any-return]
+        records, active = await super()._wait_next_records(timeout)
+        self._behind = records is not None and sum(map(len, records.values())) > MANY
+        return records, active
 
     async def _begin_again(self, places: list[TP]) -> None:
         """Fetch these partitions from where they were committed; `perform_seek` leaves out those that never were."""
@@ -200,7 +216,7 @@ class LaneApp(faust.App):  # type: ignore[misc]
             # Not with 0: Faust would deal partitions out singly then, not by their numbers.
             table_standby_replicas=1,
             consumer_max_fetch_size=2_000_000,
-            broker_max_poll_records=5_000,
+            broker_max_poll_records=MOST,
             broker_session_timeout=settings.session_timeout,
             broker_rebalance_timeout=max(settings.session_timeout, 10.0),
             broker_heartbeat_interval=max(0.3, min(3.0, settings.session_timeout / 5)),

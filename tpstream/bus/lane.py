@@ -17,12 +17,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from aiokafka import ConsumerRecord
-
 from tpstream.bus import topics
-from tpstream.bus.agent import Agent, Services
+from tpstream.bus.agent import AT_ONCE, Agent, Services
 from tpstream.bus.attempt import Attempts, Condition, one_line
-from tpstream.bus.batch import Batch
+from tpstream.bus.batch import Batch, Record
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.progress import Place, Progress
 from tpstream.bus.sink import Sink
@@ -33,9 +31,6 @@ log = logging.getLogger(__name__)
 
 ROOM_SECONDS = 0.5
 """Between two tries to hand rows to a sink that is full."""
-
-LONGEST_BATCH = 2_000
-"""Records handed to a handler at once: what is lost in work when one of them is poison."""
 
 
 class Lane:
@@ -69,7 +64,7 @@ class Lane:
             for topic in agent.topics:
                 self._by_topic.setdefault(topic.name, []).append(agent)
         self._queues: dict[tuple[str, int], asyncio.Queue[None]] = {}
-        self._waiting_lists: dict[tuple[str, int], deque[tuple[Topic[Any], list[ConsumerRecord]]]] = {}
+        self._waiting_lists: dict[tuple[str, int], deque[tuple[Topic[Any], list[Record]]]] = {}
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._paused: set[Place] = set()
         self._draining = False
@@ -150,7 +145,7 @@ class Lane:
 
     # From the consumer
 
-    def offer(self, topic: str, partition: int, records: list[ConsumerRecord]) -> None:
+    def offer(self, topic: str, partition: int, records: list[Record]) -> None:
         """Take records as they were fetched; those taken before (a seek back) are passed over."""
         progress = self.progress.get((topic, partition))
         if progress is None or self._draining or not records:
@@ -164,7 +159,7 @@ class Lane:
                 progress.done[name] = records[0].offset
             progress.committed = records[0].offset
         progress.fetched = records[-1].offset + 1
-        progress.clock = max(progress.clock, max(record.timestamp for record in records))
+        progress.clock = max(progress.clock, records[-1].timestamp)
         size = _size(records)
         progress.lists.append((progress.fetched, len(records), size))
         progress.buffered += len(records)
@@ -200,10 +195,10 @@ class Lane:
             if self._draining or not waiting:
                 continue
             topic, records = self._next(waiting)
-            for start in range(0, len(records), LONGEST_BATCH):
+            for start in range(0, len(records), agent.at_once):
                 if self._draining:
                     return
-                await attempts.run(topic, records[start : start + LONGEST_BATCH])
+                await attempts.run(topic, records[start : start + agent.at_once])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task that ends otherwise than by `drain` would leave its partition standing still in silence."""
@@ -221,10 +216,10 @@ class Lane:
         self.failed.set()
 
     @staticmethod
-    def _next(waiting: deque[tuple[Topic[Any], list[ConsumerRecord]]]) -> tuple[Topic[Any], list[ConsumerRecord]]:
+    def _next(waiting: deque[tuple[Topic[Any], list[Record]]]) -> tuple[Topic[Any], list[Record]]:
         """The head of the queue, with what follows of the same topic, as one list."""
         topic, records = waiting.popleft()
-        while waiting and waiting[0][0] is topic and len(records) + len(waiting[0][1]) <= LONGEST_BATCH:
+        while waiting and waiting[0][0] is topic and len(records) + len(waiting[0][1]) <= AT_ONCE:
             records = records + waiting.popleft()[1]
         return topic, records
 
@@ -290,5 +285,5 @@ class Lane:
             self._room.notify_all()
 
 
-def _size(records: Sequence[ConsumerRecord]) -> int:
-    return sum(len(record.value or b"") for record in records) + 100 * len(records)
+def _size(records: Sequence[Record]) -> int:
+    return sum([len(value) for record in records if (value := record.value) is not None]) + 100 * len(records)

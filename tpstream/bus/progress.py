@@ -24,7 +24,7 @@ class Progress:
     lists: deque[tuple[int, int, int]] = field(default_factory=deque)
     """Of each fetched list not yet done: its end offset, records, bytes."""
     clock: int = 0
-    """Highest record timestamp fetched, ms."""
+    """Timestamp of the newest record fetched, ms; it does not go back."""
     moved_at: float = 0.0
     """Monotonic time of the last progress."""
 
