@@ -13,8 +13,20 @@ async def watch(batch: Batch) -> None:
 from tpstream.app import App, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch
+from tpstream.bus.stream import Event, Stream
 from tpstream.bus.table import Table
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
-__all__ = ["App", "Batch", "ConfigurationError", "Table", "TpstreamError", "Unavailable", "app", "topics"]
+__all__ = [
+    "App",
+    "Batch",
+    "ConfigurationError",
+    "Event",
+    "Stream",
+    "Table",
+    "TpstreamError",
+    "Unavailable",
+    "app",
+    "topics",
+]
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What a data engineer declares things on: `app.batch_agent`, `app.window`.
+"""What a data engineer declares things on: `app.topic`, `app.agent`, `app.batch_agent`, `app.window`.
 
 Declaring has no effect by itself. A worker (`tpstream worker`) imports `agents/`, `tables/`
 and the user's package, takes the agents of its roles, and runs them on the lane.
@@ -6,13 +6,14 @@ and the user's package, takes the agents of its roles, and runs them on the lane
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tpstream.bus.agent import Agent, Handler
+from tpstream.bus.agent import Agent, Handler, check_declaration
+from tpstream.bus.stream import Stream, driven
 from tpstream.bus.table import Table
-from tpstream.bus.topics import Topic
+from tpstream.bus.topics import Topic, declare
 from tpstream.errors import ConfigurationError
 from tpstream.settings import Settings
 from tpstream.windows.definition import Window, window
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from tpstream.devices.catalog import Catalog
     from tpstream.lua.pool import Scripts
     from tpstream.storage.sinks import Store
+
+
+V = TypeVar("V")
+
+StreamHandler = Callable[[Stream[Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +43,27 @@ class Services:
 
 
 class App:
-    """A registry of agents and windows. There is one, `tpstream.app`; tests make their own."""
+    """A registry of topics, agents and windows. There is one, `tpstream.app`; tests make their own."""
 
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
+        self.topics: dict[str, Topic[Any]] = {}
+        """Those of the user's own, by name."""
+        self._modules: dict[str, str | None] = {}
+        """Where each agent was declared."""
         self.windows: dict[str, Window] = {}
+
+    def topic(self, name: str, type: type[V], *, partitions: int | None = None, compact: bool = False) -> Topic[V]:
+        """Declare a topic of your own, of a msgspec Struct, a dict (`dict[str, float]`, say) or bytes.
+
+        A worker whose agents name it makes it at its start where it is not there: with TPSTREAM_PARTITIONS,
+        or `partitions`, and compacted if `compact`. One that has another number of partitions is refused.
+        """
+        topic = declare(name, type, partitions=partitions, compact=compact)
+        known = self.topics.setdefault(name, topic)
+        if (known.type, known.partitions, known.compact) != (type, partitions, compact):
+            raise ConfigurationError(f"topic {name} is declared twice, in different ways")
+        return known
 
     def batch_agent(
         self,
@@ -61,19 +83,53 @@ class App:
         """
 
         def declare(handler: Handler) -> Handler:
-            agent = Agent(name or handler.__name__, handler, topics, tables, role)
-            if agent.name in self.agents and self.agents[agent.name].handler.__module__ != handler.__module__:
-                raise ConfigurationError(f"two agents are named {agent.name!r}; give one another name=")
-            self.agents[agent.name] = agent
+            self._add(Agent(name or _name(handler), handler, topics, tables, role), handler)
             return handler
 
         return declare
+
+    def agent(
+        self,
+        *topics: Topic[Any],
+        tables: tuple[Table[Any], ...] = (),
+        name: str | None = None,
+        role: str = "process",
+        at_once: int = 100,
+    ) -> Callable[[StreamHandler], StreamHandler]:
+        """Declare a handler of one record after another, with what a batch agent promises.
+
+            @app.agent(readings)
+            async def watch(stream: Stream[Reading]) -> None:
+                async for reading in stream:
+                    ...
+
+        It is called anew for each batch of up to `at_once` records, which its loop runs through: its
+        local variables live as long. What is done is done within TPSTREAM_HANDLER_SECONDS, and done
+        again when a record of the same batch fails. `Stream` says what else there is.
+        """
+
+        def declare(handler: StreamHandler) -> StreamHandler:
+            self._add(Agent(name or _name(handler), driven(handler, tables), topics, tables, role, at_once), handler)
+            return handler
+
+        return declare
+
+    def _add(self, agent: Agent, handler: Callable[..., Any]) -> None:
+        check_declaration(agent, handler, self.agents.values())
+        module = getattr(handler, "__module__", None)
+        if self._modules.setdefault(agent.name, module) != module:
+            raise ConfigurationError(f"two agents are named {agent.name!r}; give one another name=")
+        self.agents[agent.name] = agent
 
     def window(self, name: str, **definition: Any) -> Window:
         """Declare a tumbling event-time window; see `tpstream.windows.definition.window`."""
         made = window(name, **definition)
         self.windows[name] = made
         return made
+
+
+def _name(handler: Callable[..., Any]) -> str:
+    return getattr(handler, "__name__", type(handler).__name__)
 
 
 app = App()

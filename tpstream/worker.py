@@ -14,7 +14,7 @@ from typing import TypeVar
 import uvloop
 
 from tpstream.app import Services, app
-from tpstream.bus.agent import Agent
+from tpstream.bus.agent import Agent, check_partitions
 from tpstream.bus.attempt import one_line
 from tpstream.bus.changelog import changelog_of
 from tpstream.bus.owner import PartitionOwner
@@ -78,6 +78,7 @@ class Worker:
             importlib.import_module(f"agents.{module}")
         self.package = import_package(settings.app) if settings.app else None
         self.agents: list[Agent] = [agent for agent in app.agents.values() if agent.role == role]
+        check_partitions(self.agents, settings.partitions)
 
     async def run(self) -> None:
         """Until a signal. Raises TpstreamError where it cannot go on: its supervisor starts it again."""
@@ -93,7 +94,8 @@ class Worker:
         group = f"tpstream-{role}"
         tables = {table.name: table for agent in self.agents for table in agent.tables}
         changelogs = [changelog_of(group, table) for table in tables.values()]
-        await self._unless_stopped(provision(settings, changelogs=changelogs))
+        users = tuple(app.topics.values())
+        await self._unless_stopped(provision(settings, changelogs=changelogs, users=users))
         producer = Producer(settings.bootstrap, settings.partitions, client_id=group, linger_ms=settings.linger_ms)
         await self._unless_stopped(producer.start())
         stack.push_async_callback(producer.stop)

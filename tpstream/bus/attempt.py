@@ -111,10 +111,13 @@ class Attempts:
         delay = 0.1
         while True:
             batch = self._batch(agent, topic, self.partition, records)
+            handle: Callable[[Batch], Awaitable[object]] = agent.handler
             began = time.perf_counter()
             try:
                 async with asyncio.timeout(self._seconds):
-                    await agent.handler(batch)
+                    returned = await handle(batch)
+                if returned is not None:
+                    raise TpstreamError(f"agent {agent.name} returned {type(returned).__name__}, not None")
                 condition.waiting = ""
                 await self._accept(agent, batch)
             except Unavailable as error:

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError, for_code
 from tpstream.bus import topics
 from tpstream.bus.life import newest
 from tpstream.bus.position import Life
+from tpstream.bus.topics import Topic
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 from tpstream.messages import LifeRecord
 from tpstream.settings import Settings
@@ -48,11 +49,13 @@ async def provision(
     settings: Settings,
     *,
     changelogs: Sequence[str] = (),
+    users: Sequence[Topic[Any]] = (),
     wait: float | None = None,
     fresh: bool = False,
 ) -> Life:
     """Make every topic that is missing and return the life they are in. May be repeated.
 
+    `users`: topics of users' own (`app.topic`), beside tpstream's.
     Waits `wait` seconds for Kafka (None: for ever), then raises Unavailable.
     Raises ConfigurationError where a topic has another number of partitions than it should.
     `fresh` says that the broker has just been started empty: topics of another shape are
@@ -61,7 +64,7 @@ async def provision(
     admin = await connect(settings.bootstrap, wait)
     try:
         existing = await _partitions(admin)
-        wanted = _wanted(settings, changelogs)
+        wanted = _wanted(settings, changelogs, users)
         life_topic, raw_topic = topics.life.name, topics.uplink_raw.name
         _check(existing, wanted if not fresh else {}, settings)
         if fresh and (strays := [name for name in wanted if name in existing and existing[name] != wanted[name][0]]):
@@ -139,12 +142,15 @@ async def _listening(bootstrap: str) -> bool:
     return False
 
 
-def _wanted(settings: Settings, changelogs: Sequence[str]) -> Wanted:
+def _wanted(settings: Settings, changelogs: Sequence[str], users: Sequence[Topic[Any]]) -> Wanted:
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     compact = {"cleanup.policy": "compact"}
     wanted: Wanted = {
-        topic.name: (settings.partitions if topic.by_device else 1, size | (compact if topic.compact else {}))
-        for topic in topics.all_topics()
+        topic.name: (
+            (topic.partitions or settings.partitions) if topic.by_device else 1,
+            size | (compact if topic.compact else {}),
+        )
+        for topic in (*topics.all_topics(), *users)
     }
     # A life is for ever; Kafka's default retention would end it after a week.
     wanted[topics.life.name][1]["retention.ms"] = "-1"
@@ -154,13 +160,27 @@ def _wanted(settings: Settings, changelogs: Sequence[str]) -> Wanted:
 def _check(existing: dict[str, int], wanted: Wanted, settings: Settings) -> None:
     for name, (partitions, _) in wanted.items():
         if existing.get(name, partitions) != partitions:
-            remedy = (
-                f"set TPSTREAM_PARTITIONS={existing[name]}" if partitions == settings.partitions else "delete it"
-            ) + ", or delete all tp.* topics to begin a new life"
+            remedy = _remedy(name, existing[name], partitions, settings)
             raise ConfigurationError(
                 f"Kafka at {settings.bootstrap}: topic {name} has {existing[name]} partitions "
                 f"and should have {partitions}; {remedy}"
             )
+
+
+def _remedy(name: str, there: int, wanted: int, settings: Settings) -> str:
+    """What a person can do about a topic's number of partitions."""
+    if topics.is_own(name):
+        setting = f"set TPSTREAM_PARTITIONS={there}" if wanted == settings.partitions else "delete it"
+        return f"{setting}, or delete all tp.* topics to begin a new life"
+    declare = f"declare it with partitions={there}" + (
+        f" (where an agent's tables are joined with it, set TPSTREAM_PARTITIONS={there})"
+        if wanted == settings.partitions
+        else ""
+    )
+    if there > wanted:
+        return f"{declare}, or delete it: Kafka cannot lower the number"
+    alter = f"kafka-topics.sh --bootstrap-server {settings.bootstrap} --alter --topic {name} --partitions {wanted}"
+    return f"raise it by `{alter}` (keys move to other partitions then), or {declare}"
 
 
 async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:

@@ -143,7 +143,7 @@ class Runner:
         log.info("%d partitions of %d topics assigned", len(places), len(self.lane.topics))
 
     def _numbers(self, places: set[Place]) -> set[int]:
-        """The partition numbers that are ours.
+        """The partition numbers whose tables are ours.
 
         Raises TpstreamError where an agent with tables has not the same of each of its topics.
         """
@@ -154,7 +154,9 @@ class Runner:
                     f"agent {agent.name} was given different partitions of its topics ({of_each}): "
                     f"all workers of a group must run the same agents"
                 )
-        return {number for topic, number in places if topic in self.lane.topics}
+        # Of topics that no table is joined with, others may have other numbers.
+        joined = {topic.name for agent in self.lane.agents if agent.tables for topic in agent.topics}
+        return {number for topic, number in places if topic in joined}
 
     async def _recover(self, standby: Standby, numbers: set[int]) -> dict[int, PartitionState]:
         """Open and bring up the state of these partitions, fill the tables from it, and become their owner."""

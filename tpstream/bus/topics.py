@@ -78,6 +78,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _OWN = ("tp.", "tpstream-")
 
 
+def is_own(name: str) -> bool:
+    """Whether a topic of that name is tpstream's own, declared here or a changelog."""
+    return name.startswith(_OWN)
+
+
 def declare(name: str, kind: type[V], *, partitions: int | None = None, compact: bool = False) -> Topic[V]:
     """A topic of a user's own, of a msgspec Struct, a dict (`dict[str, float]`, say) or bytes.
 
@@ -87,7 +92,7 @@ def declare(name: str, kind: type[V], *, partitions: int | None = None, compact:
         raise ConfigurationError(f"topic {name!r}: a name is up to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
     if name in _all:
         raise ConfigurationError(f"topic {name} is tpstream's own: take it from `tpstream.topics`")
-    if name.startswith(_OWN):
+    if is_own(name):
         raise ConfigurationError(f"topic {name}: names in {' and '.join(p + '*' for p in _OWN)} are tpstream's own")
     if partitions is not None and (type(partitions) is not int or partitions < 1):
         raise ConfigurationError(f"topic {name}: partitions={partitions!r} is no number from 1")
