@@ -94,9 +94,7 @@ class Hearing:
         if cell.partition == self._partition:  # else it is new, or of another life
             heard = cell.value
             if offset <= cell.offset:  # what stands there is folded: the same as the first time
-                if again := was_dropped(heard.dropped, offset):
-                    memory.drop(offset)
-                return again
+                return was_dropped(heard.dropped, offset)
         again = (
             fresh
             and bool(tag & 1 or behind)
