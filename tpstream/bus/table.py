@@ -7,6 +7,7 @@ In memory are the keys in use, up to a bound; the others are in RocksDB and come
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -140,6 +141,9 @@ class TablePartition(Generic[V]):
         self._undo: list[_Before] = []
         self._dirty: list[Cell] = []
         self._timers = Timers()
+        self._soon: list[tuple[int, str]] = []
+        self._until = 0
+        """Timers before this clock are in `_soon`, a heap of exact times, and not in a bucket."""
         self._copy = table.copy
         if disk is not None:
             self._open(disk)
@@ -265,51 +269,78 @@ class TablePartition(Generic[V]):
 
     def next_due(self) -> int | None:
         """The partition's clock (ms) at which the next value is due, or None."""
-        while (number := self._timers.head()) is not None:
-            waiting = self._settle(number, self._timers.pop())
-            if waiting:
-                self._timers.put_back(number, [key for _, key in waiting])
-                return min(waiting)[0]
-        return None
+        while True:
+            if (at := self._head()) is not None:
+                return at
+            if self._timers.head() is None:
+                return None
+            self._look_into()
+
+    def quiet_until(self) -> int:
+        """A clock before which no value is due, at most a second too early, or NEVER.
+
+        Cheap however many values are due in that second, where `next_due` looks at each of them.
+        """
+        if (at := self._head()) is not None:
+            return at
+        number = self._timers.head()
+        return NEVER if number is None else number * BUCKET_MS
 
     def due(self, clock: int) -> list[str]:
         """The keys due at or before the clock, earliest first; each once, until written again."""
-        found: list[tuple[int, str]] = []
-        while (number := self._timers.head()) is not None and number * BUCKET_MS <= clock:
-            waiting = self._settle(number, self._timers.pop())
-            later = [key for at, key in waiting if at > clock]
-            found.extend(one for one in waiting if one[0] <= clock)
-            if later:
-                self._timers.put_back(number, later)
-                break
-        keys = [key for _, key in sorted(found)]
-        for key in keys:
-            cell = self.cell(key)
-            self.touch(cell)
-            cell.armed = NEVER
-        return keys
-
-    def _settle(self, number: int, keys: list[str]) -> list[tuple[int, str]]:
-        """Of the keys of a bucket those that are due in it, with their times; the others are moved."""
-        due = self.table.due
-        assert due is not None
-        waiting: dict[str, int] = {}
-        for key in keys:
-            cell = self.cells.get(key) or self.cell(key)
-            if cell.armed // BUCKET_MS != number:
-                continue  # an earlier one was armed since, or it is done
-            at = None if cell.value is None else due(cell.value)
+        keys: list[str] = []
+        while True:
+            at = self._head()
             if at is None:
-                cell.armed = NEVER
-            elif at // BUCKET_MS <= number:
-                waiting[key] = at
+                number = self._timers.head()
+                if number is None or number * BUCKET_MS > clock:
+                    return keys
+                self._look_into()
+            elif at > clock:
+                return keys
             else:
-                self._arm(cell, at)
-        return [(at, key) for key, at in waiting.items()]
+                key = heapq.heappop(self._soon)[1]
+                cell = self.cell(key)
+                self.touch(cell)
+                cell.armed = NEVER
+                keys.append(key)
+
+    def _look_into(self) -> None:
+        """Take the exact times of the earliest bucket."""
+        number = self._timers.head()
+        assert number is not None
+        self._until = (number + 1) * BUCKET_MS
+        for key in self._timers.pop():
+            armed = (self.cells.get(key) or self.cell(key)).armed
+            if armed // BUCKET_MS == number:  # else an earlier one was armed since, or it is done
+                self._soon.append((armed, key))
+        heapq.heapify(self._soon)
+
+    def _head(self) -> int | None:
+        """The first of the exact times, brought up to date, or None."""
+        soon, due = self._soon, self.table.due
+        while soon:
+            at, key = soon[0]
+            cell = self.cells.get(key) or self.cell(key)
+            actual = None if cell.value is None or due is None else due(cell.value)
+            if cell.armed == at == actual:
+                return at
+            heapq.heappop(soon)
+            if cell.armed == at:  # else an earlier one was armed since, or it is done
+                cell.armed = NEVER
+                if actual is not None:
+                    self._arm(cell, actual)
+        return None
 
     def _arm(self, cell: Cell, at: int) -> None:
         cell.armed = at
-        self._timers.add(at, cell.key)
+        self._remind(at, cell.key)
+
+    def _remind(self, at: int, key: str) -> None:
+        if at < self._until:
+            heapq.heappush(self._soon, (at, key))
+        else:
+            self._timers.add(at, key)
 
     # What the lane and the checkpoint call.
 
@@ -434,7 +465,7 @@ class TablePartition(Generic[V]):
             if cell.value is not None and self.table.due is not None:
                 at = self.table.due(cell.value)
                 if (NEVER if at is None else at) != cell.armed and at is not None:
-                    self._timers.add(at, key)  # where `_fill` will take it to be
+                    self._remind(at, key)  # where `_fill` will take it to be
             self._sparse = True
             del self.cells[key]
 

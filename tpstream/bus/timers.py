@@ -1,8 +1,9 @@
 """When keys want attention: an index over the values, in buckets of a second.
 
-A bucket costs a reference a key, where a heap of exact times costs three objects; the exact
-time is in the value. A write that moves a value's time on leaves its timer where it is; only
-when its bucket comes to the head is it moved: a value is written far more often than it is due.
+A bucket costs a reference a key, where a heap of exact times costs three objects; the table
+keeps one of those for the second at hand alone. A write that moves a value's time on leaves its
+timer where it is; only when that comes to the head is it moved: a value is written far more
+often than it is due.
 """
 
 from __future__ import annotations
@@ -36,11 +37,3 @@ class Timers:
     def pop(self) -> list[str]:
         """The keys of the earliest bucket, which is gone."""
         return self._buckets.pop(heapq.heappop(self._heads))
-
-    def put_back(self, number: int, keys: list[str]) -> None:
-        """Keys that stay in a bucket just popped."""
-        if number in self._buckets:
-            self._buckets[number].extend(keys)
-        else:
-            self._buckets[number] = keys
-            heapq.heappush(self._heads, number)

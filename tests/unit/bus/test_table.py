@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tpstream.bus.position import Life, Position
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import NEVER, Table, TablePartition
 from tpstream.errors import TpstreamError
 
 LIFE = Life(bytes(16))
@@ -120,7 +120,15 @@ def test_timers_follow_the_values() -> None:
     assert part.next_due() is None
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 50), st.integers(0, 60))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"),
+            st.none() | st.integers(0, 50).map(lambda at: at * 130),
+            st.integers(0, 60).map(lambda at: at * 130),
+        )
+    )
+)
 def test_timers_against_a_model(steps: list[tuple[str, int | None, int]]) -> None:
     part, pending = partition(due=True), dict[str, int]()
     for key, at, clock in steps:
@@ -131,11 +139,29 @@ def test_timers_against_a_model(steps: list[tuple[str, int | None, int]]) -> Non
             part.put(key, Value(at))
             pending[key] = at
         part.accept()
+        assert part.quiet_until() <= min(pending.values(), default=NEVER)
         assert part.next_due() == min(pending.values(), default=None)
+        assert part.quiet_until() == min(pending.values(), default=NEVER)
         expected = sorted((at, key) for key, at in pending.items() if at <= clock)
         assert sorted(part.due(clock)) == sorted(key for _, key in expected)
         part.accept()
         pending = {key: at for key, at in pending.items() if at > clock}
+
+
+def test_the_keys_of_a_second_are_looked_at_once() -> None:
+    looked: list[int] = []
+
+    def due(value: Value) -> int:
+        looked.append(value.n)
+        return value.n
+
+    part = TablePartition(Table("values", Value, due=due), 0, LIFE)
+    for n in range(1_000):
+        part.put(str(n), Value(5_000 + n))
+    assert part.quiet_until() == 5_000
+    looked.clear()
+    assert [len(part.due(5_000 + n)) for n in range(1_000)] == [1] * 1_000
+    assert len(looked) < 4_000
 
 
 def test_a_value_that_moves_on_with_each_write_keeps_one_timer() -> None:
