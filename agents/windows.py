@@ -8,92 +8,72 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from tables.windows import PARTITION, windows
+from tables.windows import windows
 from tpstream.app import app
 from tpstream.bus import topics
-from tpstream.bus.batch import Batch, Record
-from tpstream.bus.envelope import DerivedHeader, Kind
+from tpstream.bus.batch import Batch, kind_of
+from tpstream.bus.envelope import Kind
 from tpstream.bus.position import Position
 from tpstream.errors import TpstreamError
-from tpstream.messages import LatePoint, WindowResult
-from tpstream.observability import metrics
 from tpstream.windows.definition import Window
-from tpstream.windows.fold import NEVER, Folded, expire, fold
-from tpstream.windows.state import Definitions, DeviceWindows
-
-RESULTS_PER_RECORD = 1 << 16
-"""Room between the positions of two items of a raw record, for the windows that each closes."""
+from tpstream.windows.fold import NOTHING, begun, fold
+from tpstream.windows.partition import PartitionWindows
+from tpstream.windows.state import Definitions
 
 
 @app.batch_agent(topics.uplink_telemetry, tables=(windows,), name="windows")
 async def fold_windows(batch: Batch) -> None:
     """Fold each message; on every record, ticks included, close what silence has closed."""
-    state = windows.of(batch)
+    part = windows.of(batch)
+    cells, serial, touch = part.cells, part.serial, part.touch
     definitions = _arranged(tuple(app.windows.values()))
-    decode = batch.topic.decode
-    known = state.get(PARTITION)
-    reached = known.heard if known is not None else 0
-    clock = 0
+    here = PartitionWindows(batch, part, definitions)
+    position_of, decode = batch.position, batch.topic.decode
+    clock = look = 0
     newest: dict[int, Position] = {}
-    for record in batch:
-        derived = batch.derived(record)
-        position = derived.position
-        clock = max(clock, record.timestamp)
-        if clock < reached and not state.seen(PARTITION, position):
-            clock = reached  # replayed input has its own time: the clock that was reached is ahead of it
-        newest[position.partition] = position
-        for device in state.due(clock):
-            if (silent := state.get(device)) is not None:
-                folded = expire(silent, clock, definitions)
-                state.put(device, folded.state)
-                _send(batch, record, derived, device, folded, clock)
-        if derived.kind is not Kind.PUBLISH:
-            batch.control(topics.windows, record, derived.kind)
-        elif record.value is not None:
-            message = decode(record.value)
-            device = message.device
-            if not device:
-                raise TpstreamError(f"{batch.topic.name}: a message without a device; give it its device number")
-            if not state.seen(device, position):
-                folded = fold(state.get(device), message.points, record.timestamp, definitions)
-                state.put(device, folded.state, position)
-                if folded.closed or folded.late:
-                    _send(batch, record, derived, device, folded, clock)
-    for position in newest.values():
-        state.put(PARTITION, DeviceWindows(NEVER, max(clock, reached)), position)
+    for record in batch.records:
+        position = position_of(record)
+        _, partition, offset, item = position
+        newest[partition] = position
+        timestamp = record.timestamp
+        if timestamp > clock:
+            clock = timestamp
+        if clock < here.reached:
+            clock = here.clock_at(clock, position)
+        if clock >= look:
+            look = here.pass_time(record, clock)
+        if (kind := kind_of(record)) is not Kind.PUBLISH:
+            batch.control(topics.windows, record, kind)
+            continue
+        if record.value is None:
+            continue
+        message = decode(record.value)
+        device = message.device
+        if not device:
+            raise TpstreamError(f"{batch.topic.name}: a message without a device; give it its device number")
+        cell = cells.get(device) or part.cell(device)
+        if cell.partition == partition:
+            if offset < cell.offset or (offset == cell.offset and item <= cell.item):
+                continue
+            if cell.serial != serial:
+                touch(cell)
+            cell.offset, cell.item = offset, item
+        elif part.folded(cell, position):
+            continue
+        else:
+            touch(cell)
+            part.mark(cell, position)
+        state = cell.value
+        if state is None:
+            state = cell.value = begun(timestamp, definitions)
+        folded = fold(state, message.points, timestamp, definitions)
+        if state.due < cell.armed:
+            look = here.arm(cell, look)
+        if folded is not NOTHING:
+            here.send(record, device, folded, clock)
+    here.finish(clock, newest)
 
 
 @lru_cache(maxsize=8)
 def _arranged(definitions: tuple[Window, ...]) -> Definitions:
-    return Definitions.of(definitions)
-
-
-def _send(batch: Batch, record: Record, derived: DerivedHeader, device: str, folded: Folded, clock: int) -> None:
-    """The closed windows, each at a position of its own within the record that closed it, and the late points."""
-    for n, c in enumerate(folded.closed):
-        batch.send(
-            topics.windows,
-            WindowResult(c.window, device, c.key, c.start, c.end, c.aggregate, c.value, c.count, clock),
-            key=device,
-            position=_within(derived.position, n),
-            origin=_within(derived.origin, n),
-            timestamp=record.timestamp,
-            partition=batch.partition,
-        )
-    if folded.late:
-        metrics.LATE_POINTS.labels("window").inc(len(folded.late))
-    for n, late in enumerate(folded.late):
-        p = late.point
-        batch.send(
-            topics.late,
-            LatePoint(device, p.key, p.ts, "window", p.number, p.text, late.window),
-            key=device,
-            position=_within(derived.position, n),
-            origin=_within(derived.origin, n),
-            timestamp=record.timestamp,
-            partition=batch.partition,
-        )
-
-
-def _within(position: Position, n: int) -> Position:
-    return position.at((position.item * RESULTS_PER_RECORD + n) & 0xFFFFFFFF)
+    return Definitions.of(window for window in definitions if not window.topic)

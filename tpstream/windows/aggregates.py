@@ -1,73 +1,144 @@
 """The aggregates: how values become one, a value at a time, and two parts become one.
 
-An accumulator is a tuple of numbers, so that it is stored as it is, and replaced, never
-changed. Each aggregate says how one begins, grows, merges with another, and what it is worth.
-A new one (a variance, a quantile sketch) is one more entry in `AGGREGATES`, and its word in
-`tpstream.windows.definition.AGGREGATES`.
+A part is a count and two numbers, `a` and `b`, which each aggregate uses in its own way; so a
+window in hand is changed in place by a few assignments, whatever it computes. A new aggregate
+is one more entry at the end of `AGGREGATES`; one that needs more than two numbers (a quantile
+sketch) would give `Part` a further field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from math import sqrt
+from typing import NamedTuple, Protocol
 
-Accumulator = tuple[float, ...]
+import msgspec
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """What an aggregate remembers of some points."""
+
+    count: int
+    a: float
+    b: float = 0.0
+
+
+class Growing(Protocol):
+    """A part that is changed in place. `count` has the new value in it already."""
+
+    count: int
+    a: float
+    b: float
 
 
 class Aggregate(NamedTuple):
     """The four functions of one aggregate. `ts` is the point's time, ms."""
 
-    begin: Callable[[float, int], Accumulator]
-    add: Callable[[Accumulator, float, int], Accumulator]
-    merge: Callable[[Accumulator, Accumulator], Accumulator]
-    """Of the same aggregate; the first holds what arrived first."""
-    value: Callable[[Accumulator, int], float]
-    """From the accumulator and the number of points that went into it."""
+    begin: Callable[[float, int], Part]
+    add: Callable[[Growing, float, int], None]
+    merge: Callable[[Part, Part], Part]
+    """The first is of what arrived first, or of the earlier points."""
+    value: Callable[[Part], float | None]
+    """None: these points have no such value."""
 
 
-def _itself(value: float, ts: int) -> Accumulator:
-    return (value,)
+def _itself(value: float, ts: int) -> Part:
+    return Part(1, value)
 
 
-def _timed(value: float, ts: int) -> Accumulator:
-    return (value, ts)
+def _timed(value: float, ts: int) -> Part:
+    return Part(1, value, ts)
 
 
-def _add(acc: Accumulator, value: float, ts: int) -> Accumulator:
-    return (acc[0] + value,)
+def _add(part: Growing, value: float, ts: int) -> None:
+    part.a += value
 
 
-def _only(acc: Accumulator, count: int) -> float:
-    return acc[0]
+def _add_least(part: Growing, value: float, ts: int) -> None:
+    if value < part.a:
+        part.a = value
 
 
-def _sum() -> Aggregate:
-    return Aggregate(_itself, _add, lambda a, b: (a[0] + b[0],), _only)
+def _add_greatest(part: Growing, value: float, ts: int) -> None:
+    if value > part.a:
+        part.a = value
+
+
+# At the same time the first to arrive stays, as in the store (docs/protocol.md).
+
+
+def _add_first(part: Growing, value: float, ts: int) -> None:
+    if ts < part.b:
+        part.a, part.b = value, ts
+
+
+def _add_last(part: Growing, value: float, ts: int) -> None:
+    if ts > part.b:
+        part.a, part.b = value, ts
+
+
+def _add_moment(part: Growing, value: float, ts: int) -> None:
+    # Welford: a is the mean, b the sum of squared distances from it. A sum of squares would lose
+    # all digits where the mean is large and the spread small.
+    distance = value - part.a
+    part.a += distance / part.count
+    part.b += distance * (value - part.a)
+
+
+def _merged_moments(one: Part, other: Part) -> Part:
+    count = one.count + other.count
+    distance = other.a - one.a
+    return Part(
+        count,
+        one.a + distance * other.count / count,
+        one.b + other.b + distance * distance * one.count * other.count / count,
+    )
+
+
+def _sum(value: Callable[[Part], float | None]) -> Aggregate:
+    return Aggregate(_itself, _add, lambda one, other: Part(one.count + other.count, one.a + other.a), value)
+
+
+def _extreme(add: Callable[[Growing, float, int], None], better: Callable[[float, float], float]) -> Aggregate:
+    return Aggregate(
+        _itself, add, lambda one, other: Part(one.count + other.count, better(one.a, other.a)), lambda part: part.a
+    )
+
+
+def _by_time(add: Callable[[Growing, float, int], None], other_wins: Callable[[float, float], bool]) -> Aggregate:
+    def merge(one: Part, other: Part) -> Part:
+        kept = other if other_wins(other.b, one.b) else one
+        return Part(one.count + other.count, kept.a, kept.b)
+
+    return Aggregate(_timed, add, merge, lambda part: part.a)
+
+
+def _spread(divisor: Callable[[int], int]) -> Aggregate:
+    return Aggregate(
+        _itself,
+        _add_moment,
+        _merged_moments,
+        lambda part: sqrt(part.b / divisor(part.count)) if divisor(part.count) else None,
+    )
 
 
 AGGREGATES: dict[str, Aggregate] = {
-    "mean": _sum()._replace(value=lambda acc, count: acc[0] / count),
-    "sum": _sum(),
-    "min": Aggregate(
-        _itself, lambda acc, value, ts: (value,) if value < acc[0] else acc, lambda a, b: min(a, b), _only
-    ),
-    "max": Aggregate(
-        _itself, lambda acc, value, ts: (value,) if value > acc[0] else acc, lambda a, b: max(a, b), _only
-    ),
-    "count": Aggregate(
-        lambda value, ts: (), lambda acc, value, ts: acc, lambda a, b: a, lambda acc, count: float(count)
-    ),
-    # At the same time the first to arrive stays, as in the store (docs/protocol.md).
-    "first": Aggregate(
-        _timed,
-        lambda acc, value, ts: (value, ts) if ts < acc[1] else acc,
-        lambda a, b: b if b[1] < a[1] else a,
-        _only,
-    ),
-    "last": Aggregate(
-        _timed,
-        lambda acc, value, ts: (value, ts) if ts > acc[1] else acc,
-        lambda a, b: b if b[1] > a[1] else a,
-        _only,
-    ),
+    "mean": _sum(lambda part: part.a / part.count),
+    "sum": _sum(lambda part: part.a),
+    "count": _sum(lambda part: float(part.count)),
+    "min": _extreme(_add_least, min),
+    "max": _extreme(_add_greatest, max),
+    "first": _by_time(_add_first, lambda other, one: other < one),
+    "last": _by_time(_add_last, lambda other, one: other > one),
+    # ClickHouse's names, so that nobody has to guess which of the two is meant.
+    "stddevSamp": _spread(lambda count: count - 1),
+    "stddevPop": _spread(lambda count: count),
 }
+"""In stored values an aggregate is its number here: append only."""
+
+NAMES = tuple(AGGREGATES)
+NUMBERS = {name: number for number, name in enumerate(NAMES)}
+ADD = tuple(aggregate.add for aggregate in AGGREGATES.values())
+
+SUMMED = 3
+"""The aggregates below this number only add up `a`: folds do that in place, without a call."""

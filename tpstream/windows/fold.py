@@ -1,4 +1,7 @@
-"""Points into tumbling event-time windows, as pure functions.
+"""Points into event-time windows. A fold reads no clock and touches nothing but the state given.
+
+The state is changed in place: the same state, points and definitions end in the same state
+and the same results, however messages were grouped.
 
 A device's watermark is the highest min(ts, delivery) of its points. A window closes when
 
@@ -8,6 +11,9 @@ A device's watermark is the highest min(ts, delivery) of its points. A window cl
 
 The points of one message are judged by the watermark before it: a history in one message
 counts whole, whatever its order.
+
+`fold` and `fold_one` are run for every message, so what most points need (they fall into the
+pane in hand) is written out in them; what opens or closes a window is in functions.
 """
 
 from __future__ import annotations
@@ -15,189 +21,245 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from tpstream.messages import Point
-from tpstream.windows.aggregates import AGGREGATES
+from tpstream.windows import panes
+from tpstream.windows.aggregates import ADD, NUMBERS, SUMMED
 from tpstream.windows.definition import Window
-from tpstream.windows.state import MAX_IDLE_SERIES, MAX_OPEN, Definitions, DeviceWindows, Open, Series
+from tpstream.windows.panes import Closed
+from tpstream.windows.state import FAR, MAX_IDLE_SERIES, MAX_OPEN, NEVER, Definitions, DeviceWindows, Series
 
-NEVER = -(1 << 62)
-"""The watermark of a device that has sent no point."""
-
-
-class Closed(msgspec.Struct, frozen=True, gc=False):
-    """A closed window, each once."""
-
-    window: str
-    key: str
-    start: int
-    end: int
-    aggregate: str
-    value: float
-    count: int
+__all__ = ["NOTHING", "Closed", "Folded", "Late", "begun", "expire", "fold", "fold_one"]
 
 
 class Late(NamedTuple):
-    """A point that came after its window had closed."""
+    """A point that came after a window of that name had closed that it belonged to."""
 
     window: str
     point: Point
 
 
 class Folded(NamedTuple):
-    """What a message, or the passing of time, makes of a device's windows."""
+    """What a message, or the passing of time, brought forth."""
 
-    state: DeviceWindows
     closed: Sequence[Closed] = ()
     """By end, then window, then key."""
     late: Sequence[Late] = ()
 
 
-def fold(state: DeviceWindows | None, points: Iterable[Point], delivery: int, definitions: Definitions) -> Folded:
+NOTHING = Folded()
+"""What most messages bring forth; to be compared with `is`."""
+
+
+def begun(delivery: int, definitions: Definitions) -> DeviceWindows:
+    """The state of a device that says something for the first time."""
+    return DeviceWindows(definitions.digest, NEVER, delivery)
+
+
+def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitions: Definitions) -> Folded:
     """Fold the points of one message, delivered at `delivery` (ms), and close what its watermark closes.
 
     Values that are no numbers move the watermark only; booleans count as 0 and 1.
     """
-    closed: list[Closed] = []
-    if state is None:
-        state = DeviceWindows(NEVER, delivery, definitions.digest)
-    elif state.definitions != definitions.digest:
-        state = _adopt(state, definitions, closed)
-    before = watermark = state.watermark
-    heard = delivery if delivery > state.heard else state.heard
-    closes, due = state.closes, state.due
-    series = state.series
-    fresh: set[str] = set()
-    late: list[Late] = []
-    grown = False
+    adopted = _adopt(state, definitions) if state.definitions != definitions.digest else None
+    watermark = newest = state.watermark
+    if delivery > state.heard:
+        state.heard = delivery
+    known: Sequence[Series] | None
+    all_series = state.series
+    late: list[Late] | None = None
+    opened = False
     for point in points:
         ts = point.ts
-        if ts > watermark:
-            watermark = ts if ts < delivery else (delivery if delivery > watermark else watermark)
+        if ts > newest:
+            newest = ts
         value = point.number
         if value is None:
             continue
         key = point.key
-        for window in definitions.by_key.get(key, definitions.wild):
-            size = window.size
-            end = ts - ts % size + size
-            name = window.name
-            keys = series.get(name)
-            known = keys.get(key) if keys is not None else None
-            if end + window.lateness <= before or (known is not None and end <= known.floor):
-                late.append(Late(name, point))
+        known = all_series.get(key)
+        if known is None:
+            if key not in definitions.by_key and not definitions.wild:
                 continue
-            if series is state.series:
-                series = dict(series)
-            if keys is None or name not in fresh:
-                fresh.add(name)
-                keys = series[name] = dict(keys or ())
-            keys[key], opened = _take(known or Series(size, window.aggregate), end, value, ts)
-            if opened:
-                grown = True
-                closes = _least(closes, end + window.lateness)
-                due = _least(due, max(heard + window.idle, end))
-    folded = DeviceWindows(watermark, heard, state.definitions, closes, due, series)
-    if closes is not None and watermark >= closes:
-        folded = _close(folded, definitions, closed, lambda window, o: o.end + window.lateness <= watermark)
-    if grown and (beyond := _count(folded) - MAX_OPEN) > 0:
-        folded = _close_earliest(folded, definitions, closed, beyond)
-    return Folded(folded, _in_order(closed), late)
+            known = _begin(state, key, ts, watermark, definitions)
+        for series in known:
+            if series.start <= ts < series.end:
+                series.count += 1
+                if series.aggregate < SUMMED:
+                    series.a += value
+                else:
+                    ADD[series.aggregate](series, value, ts)
+            else:
+                missed, new = _place(state, series, ts, value, watermark, definitions)
+                opened = opened or new
+                if missed:
+                    late = late or []
+                    late.append(Late(series.window, point))
+    if newest > watermark:
+        if newest > delivery:
+            newest = delivery
+        if newest > watermark:
+            state.watermark = newest
+    if not opened and late is None and adopted is None and state.watermark < state.closes:
+        return NOTHING
+    return _finish(state, definitions, adopted or [], late or (), opened)
+
+
+def fold_one(
+    state: DeviceWindows, key: str, ts: int, value: float | None, delivery: int, definitions: Definitions
+) -> Folded:
+    """The same as `fold` of a single point."""
+    known = state.series.get(key)
+    if known is None or value is None or state.definitions != definitions.digest:
+        return fold(state, (Point(key, ts, value),), delivery, definitions)
+    watermark = state.watermark
+    if delivery > state.heard:
+        state.heard = delivery
+    late: list[Late] | None = None
+    opened = False
+    for series in known:
+        if series.start <= ts < series.end:
+            series.count += 1
+            if series.aggregate < SUMMED:
+                series.a += value
+            else:
+                ADD[series.aggregate](series, value, ts)
+        else:
+            missed, new = _place(state, series, ts, value, watermark, definitions)
+            opened = opened or new
+            if missed:
+                late = late or []
+                late.append(Late(series.window, Point(key, ts, value)))
+    if ts > watermark:
+        newest = ts if ts < delivery else delivery
+        if newest > watermark:
+            state.watermark = newest
+    if not opened and late is None and state.watermark < state.closes:
+        return NOTHING
+    return _finish(state, definitions, [], late or (), opened)
 
 
 def expire(state: DeviceWindows, clock: int, definitions: Definitions) -> Folded:
     """Close what the device's silence closes at `clock`, the partition's (ms), and say when to look again."""
-    closed: list[Closed] = []
-    if state.definitions != definitions.digest:
-        state = _adopt(state, definitions, closed)
+    closed = _adopt(state, definitions) if state.definitions != definitions.digest else []
     heard = state.heard
-    state = _close(state, definitions, closed, lambda window, o: clock >= max(heard + window.idle, o.end))
-    return Folded(state, _in_order(closed))
+    _close(state, definitions, closed, lambda window: clock if clock >= heard + window.idle else NEVER)
+    return Folded(_in_order(closed)) if closed else NOTHING
 
 
-def _take(series: Series, end: int, value: float, ts: int) -> tuple[Series, bool]:
-    """The series with one more value, and whether that opened a window."""
-    aggregate = AGGREGATES[series.aggregate]
-    windows = series.open
-    place = len(windows)
-    while place and windows[place - 1].end > end:
-        place -= 1
-    if place and windows[place - 1].end == end:
-        place -= 1
-        old = windows[place]
-        new = Open(old.start, end, old.count + 1, aggregate.add(old.accumulator, value, ts))
-        if len(windows) == 1:
-            return Series(series.size, series.aggregate, series.floor, (new,)), False
-        return Series(
-            series.size, series.aggregate, series.floor, (*windows[:place], new, *windows[place + 1 :])
-        ), False
-    new = Open(end - series.size, end, 1, aggregate.begin(value, ts))
-    return Series(series.size, series.aggregate, series.floor, (*windows[:place], new, *windows[place:])), True
+def _begin(state: DeviceWindows, key: str, ts: int, watermark: int, definitions: Definitions) -> Sequence[Series]:
+    """Series for a key that has none; they are kept if a window takes the point."""
+    windows = definitions.of_key(key)
+    known = [_fresh(window) for window in windows]
+    if any(ts - ts % w.hop + w.size > watermark - w.lateness for w in windows):
+        state.series[key] = known
+    return known
+
+
+def _fresh(window: Window) -> Series:
+    return Series(window.name, window.size, window.hop, NUMBERS[window.aggregate])
+
+
+def _place(
+    state: DeviceWindows, series: Series, ts: int, value: float, watermark: int, definitions: Definitions
+) -> tuple[bool, bool]:
+    """A point that is not in the pane in hand: whether it missed a window, and whether it opened a pane."""
+    window = definitions.by_name[series.window]
+    missed, opened = panes.place(series, ts, value, watermark - window.lateness)
+    if opened:
+        _expect(state, series, window)
+    return missed, opened
+
+
+def _expect(state: DeviceWindows, series: Series, window: Window) -> None:
+    """Have the state look no later than at what comes next of a series."""
+    first = panes.first_end(series)
+    if first < FAR:
+        if first + window.lateness < state.closes:
+            state.closes = first + window.lateness
+        due = max(state.heard + window.idle, first)
+        if due < state.due:
+            state.due = due
+
+
+def _finish(
+    state: DeviceWindows, definitions: Definitions, closed: list[Closed], late: Sequence[Late], opened: bool
+) -> Folded:
+    """Close what the watermark closes, and what is beyond the bound of open windows."""
+    watermark = state.watermark
+    if watermark >= state.closes:
+        _close(state, definitions, closed, lambda window: watermark - window.lateness)
+    if opened and (beyond := _count(state) - MAX_OPEN) > 0:
+        _close_earliest(state, definitions, closed, beyond)
+    return Folded(_in_order(closed), late) if closed or late else NOTHING
 
 
 def _close(
-    state: DeviceWindows,
-    definitions: Definitions,
-    closed: list[Closed],
-    closes: Callable[[Window, Open], bool],
-) -> DeviceWindows:
-    """Close the open windows of which `closes` is true, and work out anew what comes next."""
-    crowded = sum(map(len, state.series.values())) > MAX_IDLE_SERIES
-    kept: dict[str, dict[str, Series]] = {}
-    next_close: int | None = None
-    next_due: int | None = None
-    for name, keys in state.series.items():
-        window = definitions.by_name[name]
-        for key, series in keys.items():
-            gone = [o for o in series.open if closes(window, o)]
-            if gone:
-                closed.extend(_closed(name, key, series.aggregate, o) for o in gone)
-                left = tuple(o for o in series.open if not closes(window, o))
-                series = Series(series.size, series.aggregate, max(series.floor, max(o.end for o in gone)), left)
-            if series.open:
-                first = series.open[0].end
-                next_close = _least(next_close, first + window.lateness)
-                next_due = _least(next_due, max(state.heard + window.idle, first))
-            elif crowded and series.floor + window.lateness <= state.watermark:
-                continue  # the watermark says the same, as long as the definition stays what it is
-            kept.setdefault(name, {})[key] = series
-    return DeviceWindows(state.watermark, state.heard, state.definitions, next_close, next_due, kept)
+    state: DeviceWindows, definitions: Definitions, closed: list[Closed], limit: Callable[[Window], int]
+) -> None:
+    """Close the windows that end at or before each definition's limit; work out anew what comes next."""
+    all_series = state.series
+    crowded = sum(map(len, all_series.values())) > MAX_IDLE_SERIES
+    state.closes = state.due = FAR
+    idle: list[str] = []
+    for key, known in all_series.items():
+        needed = False
+        for series in known:
+            window = definitions.by_name[series.window]
+            panes.close(series, key, limit(window), closed)
+            _expect(state, series, window)
+            if crowded and (series.count or series.floor + window.lateness > state.watermark):
+                needed = True
+        if crowded and not needed:
+            idle.append(key)
+    for key in idle:
+        del all_series[key]  # the watermark says the same, as long as the definition stays what it is
 
 
-def _close_earliest(state: DeviceWindows, definitions: Definitions, closed: list[Closed], beyond: int) -> DeviceWindows:
-    """Close at least the `beyond` windows that end first; their later points are late."""
-    ends = sorted(o.end for keys in state.series.values() for series in keys.values() for o in series.open)
+def _close_earliest(state: DeviceWindows, definitions: Definitions, closed: list[Closed], beyond: int) -> None:
+    """Close windows until at least `beyond` panes, those that end first, are needed no more."""
+    ends = sorted(
+        pane.end - series.hop + series.size
+        for known in state.series.values()
+        for series in known
+        for pane in panes.all_panes(series)
+    )
     last = ends[beyond - 1]
-    return _close(state, definitions, closed, lambda window, o: o.end <= last)
+    _close(state, definitions, closed, lambda window: last)
 
 
-def _adopt(state: DeviceWindows, definitions: Definitions, closed: list[Closed]) -> DeviceWindows:
+def _adopt(state: DeviceWindows, definitions: Definitions) -> list[Closed]:
     """Go over to other definitions: windows of a changed or vanished one are closed as they are.
 
     The changed one's first window starts at or after the end of the last of them, so that no two
     windows of a name and key have the same start, which is their identity.
     """
-    series: dict[str, dict[str, Series]] = {}
-    for name, keys in state.series.items():
-        window = definitions.by_name.get(name)
-        for key, old in keys.items():
-            if window is None or window.key not in (key, "*"):
-                closed.extend(_closed(name, key, old.aggregate, o) for o in old.open)
-                continue
-            new = old
-            if (old.size, old.aggregate) != (window.size, window.aggregate):
-                closed.extend(_closed(name, key, old.aggregate, o) for o in old.open)
-                last = max([old.floor, *(o.end for o in old.open)])
-                new = Series(window.size, window.aggregate, last + -last % window.size)
-            series.setdefault(name, {})[key] = new
-    adopted = DeviceWindows(state.watermark, state.heard, definitions.digest, None, None, series)
+    closed: list[Closed] = []
+    adopted: dict[str, list[Series]] = {}
+    for key, known in state.series.items():
+        before = {series.window: series for series in known}
+        series_now = [
+            _adopted(key, before.pop(window.name, None), window, closed) for window in definitions.of_key(key)
+        ]
+        for vanished in before.values():
+            panes.close(vanished, key, FAR, closed)
+        if series_now:
+            adopted[key] = series_now
+    state.definitions, state.series = definitions.digest, adopted
     # Lateness and idle time may have changed: work out anew what is closed and what comes next.
-    return _close(adopted, definitions, closed, lambda window, o: o.end + window.lateness <= state.watermark)
+    watermark = state.watermark
+    _close(state, definitions, closed, lambda window: watermark - window.lateness)
+    return closed
 
 
-def _closed(name: str, key: str, aggregate: str, o: Open) -> Closed:
-    return Closed(name, key, o.start, o.end, aggregate, AGGREGATES[aggregate].value(o.accumulator, o.count), o.count)
+def _adopted(key: str, old: Series | None, window: Window, closed: list[Closed]) -> Series:
+    new = _fresh(window)
+    if old is None:
+        return new
+    if (old.size, old.hop, old.aggregate) == (new.size, new.hop, new.aggregate):
+        return old
+    panes.close(old, key, FAR, closed)
+    new.floor = old.floor + -old.floor % new.hop + new.size - new.hop
+    return new
 
 
 def _in_order(closed: list[Closed]) -> Sequence[Closed]:
@@ -205,8 +267,4 @@ def _in_order(closed: list[Closed]) -> Sequence[Closed]:
 
 
 def _count(state: DeviceWindows) -> int:
-    return sum(len(series.open) for keys in state.series.values() for series in keys.values())
-
-
-def _least(known: int | None, other: int) -> int:
-    return other if known is None or other < known else known
+    return sum(len(series.others) + (series.count > 0) for known in state.series.values() for series in known)

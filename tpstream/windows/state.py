@@ -1,6 +1,7 @@
 """What is remembered of a device's windows: the value of the table `windows`, key: device.
 
-Everything in it is replaced, never changed in place: an undone batch puts the old value back.
+`DeviceWindows` and `Series` are live: a fold changes them in place, and `copied` is what an
+undone batch puts back. All else in them is immutable.
 """
 
 from __future__ import annotations
@@ -11,50 +12,70 @@ from typing import NamedTuple
 
 import msgspec
 
-from tpstream.windows.aggregates import Accumulator
 from tpstream.windows.definition import Window
 
 MAX_OPEN = 10_000
-"""Windows of one device open at once. Beyond it the earliest are closed."""
+"""Windows (hopping: hops) of one device open at once. Beyond it the earliest are closed."""
 
 MAX_IDLE_SERIES = 200
 """Series of one device up to which those without an open window are kept: they know what was closed."""
 
+NEVER = -(1 << 62)
+"""A time before all others: the watermark of a device that has sent no point."""
 
-class Open(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A window that still takes points."""
+FAR = 1 << 62
+"""A time after all others: when nothing is to happen."""
 
-    start: int
+
+class Pane(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The points of one hop of one series, folded: what windows are put together from."""
+
     end: int
     count: int
-    accumulator: Accumulator
+    a: float
+    b: float
 
 
-class Series(msgspec.Struct, frozen=True, array_like=True):
-    """The windows of one definition and one key."""
+class Series(msgspec.Struct, array_like=True, gc=False):
+    """The windows of one definition and one key.
 
+    Time is cut into panes as long as a hop; a tumbling window is one pane. A point is folded
+    into its pane alone, and a window merges its panes when it closes. The pane of the last
+    point is in hand: its fields stand here, as most points fall into it. All windows of a pane
+    in hand are open.
+    """
+
+    window: str
     size: int
-    aggregate: str
-    floor: int = -(1 << 62)
+    hop: int
+    aggregate: int
+    """Its number in `AGGREGATES`."""
+    floor: int = NEVER
     """Windows that end at or before this are closed, whatever the watermark says."""
-    open: tuple[Open, ...] = ()
-    """By rising start."""
+    start: int = 0
+    end: int = 0
+    count: int = 0
+    """Of the pane in hand; 0: there is none, and it begins where it ends."""
+    a: float = 0.0
+    b: float = 0.0
+    others: tuple[Pane, ...] = ()
+    """The panes that are not in hand, by rising end."""
 
 
-class DeviceWindows(msgspec.Struct, frozen=True, array_like=True):
+class DeviceWindows(msgspec.Struct, array_like=True, gc=False):
     """A device's watermark and windows. Times in ms."""
 
+    definitions: str
+    """The digest of the definitions that the series were made by."""
     watermark: int
     heard: int
     """The partition's clock when the device last said something."""
-    definitions: str = ""
-    """The digest of the definitions that the series were made by."""
-    closes: int | None = None
-    """The watermark at which the next window closes; None: none is open."""
-    due: int | None = None
-    """The partition's clock at which to look whether the device has been silent; never too late."""
-    series: dict[str, dict[str, Series]] = {}
-    """By window name, then key."""
+    closes: int = FAR
+    """The watermark at which the next window closes, or FAR."""
+    due: int = FAR
+    """The partition's clock at which to look whether the device has been silent, or FAR; never too late."""
+    series: dict[str, list[Series]] = {}
+    """By telemetry key: one for each definition of that key, in the order of `Definitions`."""
 
 
 class Definitions(NamedTuple):
@@ -79,3 +100,19 @@ class Definitions(NamedTuple):
             wild,
             hashlib.blake2b(repr(known).encode(), digest_size=8).hexdigest(),
         )
+
+    def of_key(self, key: str) -> tuple[Window, ...]:
+        """The definitions that fold this telemetry key."""
+        return self.by_key.get(key, self.wild)
+
+
+def copied(state: DeviceWindows) -> DeviceWindows:
+    """The same state, sharing nothing with it that changes."""
+    copy: DeviceWindows = state.__copy__()  # type: ignore[attr-defined]  # copy.copy is three times the price
+    copy.series = {key: [one.__copy__() for one in known] for key, known in state.series.items()}  # type: ignore[attr-defined]
+    return copy
+
+
+def due(state: DeviceWindows) -> int | None:
+    """The partition's clock at which a device's state wants attention."""
+    return None if state.due == FAR else state.due
