@@ -14,6 +14,11 @@ MODULES = {
     "encodings": "encodings",
     "lane": "lane",
     "windows": "tumbling",
+    "whole": "whole",
+    "recovery": "recovery",
+    "memory": "memory",
+    "workers": "workers",
+    "outage": "outage",
     "end_to_end": "end_to_end",
 }
 """What each benchmark is called, and where it is."""
@@ -29,7 +34,7 @@ def main(names: list[str]) -> int:
     failed = 0
     for name in names or MODULES:
         module = importlib.import_module(f"benchmarks.{MODULES[name]}")
-        with (RESULTS / f"{name}.jsonl").open("w") as file:
+        with (RESULTS / f"{name}.jsonl").open("w", buffering=1) as file:
             where = {"machine": platform.machine(), "python": platform.python_version(), "at": int(time.time())}
             file.write(msgspec.json.encode(where).decode() + "\n")
             try:

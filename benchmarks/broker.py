@@ -79,11 +79,11 @@ class Broker:
         finally:
             await admin.close()
 
-    def records(self, topic: str) -> Iterator[Any]:
+    def records(self, topic: str, partitions: int) -> Iterator[Any]:
         """All records that a topic has now; none where it does not exist."""
-        return iter(asyncio.run(self._records(topic)))
+        return iter(asyncio.run(self._records(topic, partitions)))
 
-    async def _records(self, topic: str) -> list[Any]:
+    async def _records(self, topic: str, partitions: int) -> list[Any]:
         consumer = aiokafka.AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap, enable_auto_commit=False, isolation_level="read_committed"
         )
@@ -92,7 +92,7 @@ class Broker:
         try:
             if topic not in await consumer.topics():
                 return found
-            places = [aiokafka.TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
+            places = [aiokafka.TopicPartition(topic, n) for n in range(partitions)]
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
             await consumer.seek_to_beginning(*places)

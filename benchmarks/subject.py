@@ -8,6 +8,7 @@ and a compiler's warm-up are not in it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -117,6 +118,13 @@ class Subject:
         except queue.Empty:
             raise RuntimeError(f"{self._name} said nothing for {patience:.0f} s{self._tail()}") from None
         raise RuntimeError(f"{self._name} ended with code {self.process.wait()}{self._tail()}")
+
+    def newest(self, before: int) -> int:
+        """The last number that it has said by now; `before` where it has said none since."""
+        with contextlib.suppress(queue.Empty):
+            while (said := self._lines.get_nowait()) is not None:
+                before = said
+        return before
 
     def measure(self, count: int, warm: float = 0.1) -> Measured:
         """Until it has processed `count`; of the messages after the first `warm` of them."""

@@ -68,7 +68,7 @@ def streams(load: Load, broker: Broker, folder: Path) -> tuple[Sequence[str], Ma
 
 def _tpstream_found(broker: Broker, load: Load) -> Found:
     found: Found = {}
-    for record in broker.records("tp.windows.v1"):
+    for record in broker.records("tp.windows.v1", PARTITIONS):
         if record.value and record.key:
             result = orjson.loads(record.value)
             if result["window"] == load.topic.rpartition(".")[2]:
@@ -78,7 +78,7 @@ def _tpstream_found(broker: Broker, load: Load) -> Found:
 
 def _faust_found(broker: Broker, load: Load) -> Found:
     found: Found = {}
-    for record in broker.records("bench-faust-tumbling-means-changelog"):
+    for record in broker.records("bench-faust-tumbling-means-changelog", PARTITIONS):
         if record.value:
             device, (start, _) = orjson.loads(record.key)
             total, count = orjson.loads(record.value)
@@ -88,7 +88,7 @@ def _faust_found(broker: Broker, load: Load) -> Found:
 
 def _quix_found(broker: Broker, load: Load) -> Found:
     found: Found = {}
-    for record in broker.records("bench-quix-results"):
+    for record in broker.records("bench-quix-results", PARTITIONS):
         result = orjson.loads(record.value)
         found[record.key.decode(), result["start"]] = result["value"]
     return found
@@ -96,7 +96,7 @@ def _quix_found(broker: Broker, load: Load) -> Found:
 
 def _streams_found(broker: Broker, load: Load) -> Found:
     found: Found = {}
-    for record in broker.records("bench-streams-results"):
+    for record in broker.records("bench-streams-results", PARTITIONS):
         device, start = record.key.decode().split()
         found[device, int(start)] = float(record.value)
     return found
