@@ -56,6 +56,8 @@ class BrokerClient(aiomqtt.Client):
             timeout=10,
             **address(settings.broker_url),
         )
+        self.session_present = False
+        """Whether the broker had kept our session: its packet ids go on. Known once connected."""
         self._published = published
         # Reading takes publishes before paho sees them; so nobody but us acknowledges them.
         self.reading = Reading(self._client, self._loop, take, self._fail)
@@ -87,6 +89,10 @@ class BrokerClient(aiomqtt.Client):
     def send(self, topic: str, payload: bytes) -> int:
         """Publish with QoS 1 and return the packet id; `published` is called with it when it is acknowledged."""
         return int(self._client.publish(topic, payload, qos=1).mid)
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        self.session_present = bool(flags.session_present)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
         # aiomqtt reads here with paho's own loop; called in the thread that connects.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 from collections import deque
 
 import aiomqtt
@@ -91,6 +92,7 @@ class Broker:
         self._task: asyncio.Task[None] | None = None
         self._held = False
         self._said = False
+        self._was_connected = False
 
     # The life of a way in
 
@@ -182,6 +184,10 @@ class Broker:
         client = BrokerClient(self._settings, self._take, self._published)
         session.client = self._client = client
         async with client:
+            if self._was_connected and not client.session_present:
+                # It has lost our session, and gives its packet ids anew: decode is not to take them for repeats.
+                self._number = session.number = secrets.randbits(64)
+            self._was_connected = True
             await client.follow(self._filters)
             log.info("connected to the broker at %s", self._where())
             self._said = False
