@@ -177,7 +177,7 @@ class Worker:
     async def _chores(self, runner: Runner, catalog: Catalog | None) -> None:
         """What is due in silence, new configuration, gauges. `catalog` None: not an owner of raw partitions."""
         owner = PartitionOwner(runner.lane, runner.producer, runner.checkpoint.tables, runner.changelogs.epochs)
-        runner.on_release.append(owner.release)
+        runner.on_release += [owner.release, metrics.LAG.clear, metrics.SINCE_PROGRESS.clear]
         while True:
             await asyncio.sleep(CHORES_SECONDS)
             now = int(time.time() * 1000)
@@ -216,17 +216,21 @@ def _condition(runner: Runner) -> Part:
     if checkpoint.failing:
         return Part(False, f"checkpoint waits: {checkpoint.failing}", **numbers)
     for (topic, number), progress in lane.progress.items():
-        if progress.buffered and time.monotonic() - progress.moved_at > STALLED_SECONDS:
+        if progress.stalled(STALLED_SECONDS, time.monotonic()):
             return Part(False, f"{topic}-{number} has lag and makes no progress", **numbers)
     return Part(True, f"{len(lane.agents)} agents", **numbers)
 
 
 def _measure(runner: Runner) -> None:
-    for (topic, number), lag in (runner.faust.lag() if runner.assigned else {}).items():
-        metrics.LAG.labels(topic, number).set(lag)
+    now = time.monotonic()
+    for place, lag in (runner.faust.lag() if runner.assigned else {}).items():
+        progress = runner.lane.progress[place]
+        progress.look(lag, now)
+        metrics.LAG.labels(*place).set(lag)
+        metrics.SINCE_PROGRESS.labels(*place).set(now - max(progress.moved_at, progress.behind_since) if lag else 0.0)
     for agent, count in runner.lane.buffered().items():
         metrics.BUFFERED.labels(agent).set(count)
     metrics.PRODUCE_BACKLOG.set(runner.producer.unacknowledged)
     metrics.PRODUCE_BACKLOG_BYTES.set(runner.producer.buffered_bytes)
     pending = [p.moved_at for p in runner.lane.progress.values() if p.acknowledged() > p.committed]
-    metrics.OLDEST_UNSTORED.set(time.monotonic() - min(pending) if pending else 0.0)
+    metrics.OLDEST_UNSTORED.set(now - min(pending) if pending else 0.0)

@@ -42,6 +42,10 @@ OnRejected = Callable[[Sink, Rejected], None]
 __all__ = ["Checkpoint", "Commit", "Fence", "OnRejected", "Superseded"]
 
 
+GIVE_UP_SECONDS = 60.0
+"""How long checkpoints of one assignment may be dropped one after the other."""
+
+
 @dataclass(slots=True)
 class Cut:
     """What one checkpoint makes durable."""
@@ -94,7 +98,12 @@ class Checkpoint:
         """Counts how often partitions were let go: a checkpoint of before must not go on after."""
 
     async def run(self, interval: float) -> None:
-        """A checkpoint every `interval` seconds, or at once when a sink is full, until `stopping`."""
+        """A checkpoint every `interval` seconds, or at once when a sink is full, until `stopping`.
+
+        Who is told for longer than it takes to be told by the group, too, that its partitions are
+        another's gives up: the worker is to begin anew.
+        """
+        dropped = -1, 0.0
         while not self.stopping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.lane.full.wait(), interval)
@@ -102,6 +111,11 @@ class Checkpoint:
                 await self.take()
             except Superseded as error:
                 log.warning("checkpoint dropped: %s", error)
+                if dropped[0] != self._assignment:
+                    dropped = self._assignment, time.monotonic()
+                elif time.monotonic() - dropped[1] > GIVE_UP_SECONDS:
+                    self.lane.fail(f"no checkpoint could be finished for {GIVE_UP_SECONDS:.0f} s: {error}")
+                    return
 
     async def take(self) -> None:
         """Make durable what was handed over until now; waits for parts that are away, for as long as it takes.

@@ -27,6 +27,16 @@ class Progress:
     """Timestamp of the newest record fetched, ms; it does not go back."""
     moved_at: float = 0.0
     """Monotonic time of the last progress."""
+    behind_since: float = 0.0
+    """Monotonic time since when there is something left to do; 0: there is nothing."""
+
+    def look(self, lag: int, now: float) -> None:
+        """Note whether the partition is behind its end."""
+        self.behind_since = (self.behind_since or now) if lag else 0.0
+
+    def stalled(self, seconds: float, now: float) -> bool:
+        """Whether it has been behind for so long and has not moved."""
+        return bool(self.behind_since) and min(now - self.behind_since, now - self.moved_at) > seconds
 
     def acknowledged(self) -> int:
         """The offset below which every agent is done, or -1."""

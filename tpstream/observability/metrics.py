@@ -73,6 +73,12 @@ LAG = Gauge(
     ("topic", "partition"),
     registry=REGISTRY,
 )
+SINCE_PROGRESS = Gauge(
+    "tpstream_since_progress_seconds",
+    "Seconds that a partition with lag has not moved",
+    ("topic", "partition"),
+    registry=REGISTRY,
+)
 BUFFERED = Gauge(
     "tpstream_buffered_records", "Records fetched and waiting for their agent", ("agent",), registry=REGISTRY
 )
