@@ -250,7 +250,7 @@ class LaneApp(faust.App):  # type: ignore[misc]
     def standby_numbers(self) -> set[int]:
         """The partition numbers that this worker is to stand by for, by Faust's assignor."""
         standbys = self.assignor.assigned_standbys()
-        return {tp.partition for tp in standbys if tp.topic in self.lane.topics}
+        return {tp.partition for tp in standbys if tp.topic in self.lane.joined}
 
     def pause_lane(self, topic: str, partition: int) -> None:
         """Fetch no more of a partition for now."""

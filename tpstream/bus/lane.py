@@ -78,6 +78,11 @@ class Lane:
         return frozenset(self._by_topic)
 
     @property
+    def joined(self) -> frozenset[str]:
+        """The topics whose partition numbers are those of tables, too; others may have other numbers."""
+        return frozenset(topic.name for agent in self.agents if agent.tables for topic in agent.topics)
+
+    @property
     def stopped(self) -> dict[str, str]:
         """Agents stopped by a mass of errors, and why."""
         return {name: condition.stopped for name, condition in self._conditions.items() if condition.stopped}

@@ -154,8 +154,7 @@ class Runner:
                     f"agent {agent.name} was given different partitions of its topics ({of_each}): "
                     f"all workers of a group must run the same agents"
                 )
-        # Of topics that no table is joined with, others may have other numbers.
-        joined = {topic.name for agent in self.lane.agents if agent.tables for topic in agent.topics}
+        joined = self.lane.joined
         return {number for topic, number in places if topic in joined}
 
     async def _recover(self, standby: Standby, numbers: set[int]) -> dict[int, PartitionState]:
