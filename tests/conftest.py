@@ -3,7 +3,12 @@
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, nothing about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
