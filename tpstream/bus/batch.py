@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -195,11 +196,15 @@ class Batch:
         `number` tells several of one record apart: each has a sequence of its own, as a fold takes
         a second one at the same place for a repeat of the first; and from the second on an origin.
         """
-        position = self.position(record)
-        origin = position if self.topic is uplink_raw else self.derived(record).origin
-        sequence = f"{self.agent}:{position.partition}" + (f":{number}" if number else "")
-        beside = position._replace(partition=BESIDE + zlib.crc32(sequence.encode()) % BESIDE)
-        return beside, origin._replace(partition=beside.partition) if number else origin
+        if self.topic is uplink_raw:
+            position = origin = self.position(record)
+        else:
+            _, position, origin = self.derived(record)
+        life, partition, offset, item = position
+        own = _sequence(self.agent, partition, number)
+        if number:
+            origin = _made(Position, (origin[0], own, origin[2], origin[3]))
+        return _made(Position, (life, own, offset, item)), origin
 
     def control(self, topic: Topic[Any], record: Record, kind: Kind) -> None:
         """Pass a tick or configuration record on, in order, to the same partition of `topic`."""
@@ -254,6 +259,12 @@ def foreign(topic: str, partition: int) -> int:
     a stretch of its own (1,024 partitions; a hash, so that two share one with a chance of 1 in 2 million).
     """
     return FOREIGN + (zlib.crc32(topic.encode()) % (1 << 20) << 10) + partition
+
+
+@lru_cache(maxsize=4_096)
+def _sequence(agent: str, partition: int, number: int) -> int:
+    name = f"{agent}:{partition}" + (f":{number}" if number else "")
+    return BESIDE + zlib.crc32(name.encode()) % BESIDE
 
 
 def kind_of(record: Record) -> Kind:

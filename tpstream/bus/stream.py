@@ -23,6 +23,13 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 
+def _key(batch: Batch, record: Record) -> str:
+    try:
+        return (record.key or b"").decode()
+    except UnicodeDecodeError:
+        raise TpstreamError(f"{batch.where(record)}: the key {record.key!r} is no UTF-8") from None
+
+
 class Event(Generic[V]):
     """A value with the record that it came in."""
 
@@ -36,10 +43,7 @@ class Event(Generic[V]):
     @property
     def key(self) -> str:
         """The record's key; empty where it has none. TpstreamError if it is no text."""
-        try:
-            return (self.record.key or b"").decode()
-        except UnicodeDecodeError:
-            raise TpstreamError(f"{self._batch.where(self.record)}: the key {self.record.key!r} is no UTF-8") from None
+        return _key(self._batch, self.record)
 
     @property
     def timestamp(self) -> int:
@@ -99,7 +103,7 @@ class Stream(Generic[V]):
     async def items(self) -> AsyncIterator[tuple[str, V]]:
         """Each key and value."""
         for record, value in self._read():
-            yield Event(self.batch, record, value).key, value
+            yield _key(self.batch, record), value
 
     def send(
         self,
@@ -119,7 +123,7 @@ class Stream(Generic[V]):
         self.batch.send(
             topic,
             value,
-            key=Event(self.batch, record, None).key if key is None else key,
+            key=_key(self.batch, record) if key is None else key,
             position=position,
             origin=origin,
             timestamp=record.timestamp if timestamp is None else timestamp,
