@@ -164,8 +164,8 @@ class _Decoder:
                 self._replayed(record)
             if kind != _PUBLISH:
                 tp = RawHeader.unpack(data)
-                if tp.kind is Kind.CONFIGURATION:
-                    self._configure(record)
+                if tp.kind is Kind.CONFIGURATION and not self._configure(record, tp.session):
+                    return _REPEATED
                 return tp
         if named is None:
             return Problem("topic", "no dialect knows this topic")
@@ -214,17 +214,21 @@ class _Decoder:
         """Where a record first arrived."""
         return self.origins.get(record.offset) or self.batch.position(record)
 
-    def _configure(self, record: Record) -> None:
+    def _configure(self, record: Record, epoch: int) -> bool:
+        """Take over a release; False where a worker announced it that owns the partition no more."""
         position = self.batch.position(record)
         partition = self.state.get(PARTITION) or Status()
         if self.state.seen(PARTITION, position):
             self.release = partition.release_at(position)
-            return
+            return True
+        if partition.superseded(position, epoch):
+            return False
         try:
             self.release = msgspec.json.decode(record.value or b"", type=Announced).release
         except msgspec.DecodeError as error:
             raise TpstreamError(f"configuration record at offset {record.offset}: {error}") from None
-        self.state.put(PARTITION, partition.with_release(self.release, position), position)
+        self.state.put(PARTITION, partition.with_release(self.release, position, epoch), position)
+        return True
 
     def _first_seen(self, device: str, record: Record) -> bool:
         """Register a device that nobody knows, once, where the setting says so."""

@@ -33,6 +33,8 @@ class Status(msgspec.Struct, frozen=True):
     """The life that the offsets of `releases` belong to."""
     releases: tuple[InForce, ...] = ()
     """The oldest first."""
+    epoch: int = 0
+    """Of the owner that announced the newest one; what an earlier owner still says does not count."""
 
     def release_at(self, position: Position) -> str | None:
         """The release in force for the record at this position; None: none was announced before it."""
@@ -45,7 +47,11 @@ class Status(msgspec.Struct, frozen=True):
                 return one.release
         return None
 
-    def with_release(self, release: str, position: Position) -> Status:
+    def superseded(self, position: Position, epoch: int) -> bool:
+        """Whether an owner of this epoch, speaking at this position, had lost the partition by then."""
+        return self.life == position.life and epoch < self.epoch
+
+    def with_release(self, release: str, position: Position, epoch: int = 0) -> Status:
         """In force from this position on. Of another life only the newest is of use: as of the beginning."""
         kept = (
             self.releases if self.life == position.life else tuple(InForce(-1, r.release) for r in self.releases[-1:])
@@ -54,6 +60,7 @@ class Status(msgspec.Struct, frozen=True):
             self,
             life=Life(position.life),
             releases=(*kept, InForce(position.offset, release))[-KEPT_RELEASES:],
+            epoch=epoch,
         )
 
 

@@ -298,6 +298,29 @@ async def test_a_record_is_decoded_by_the_release_that_stood_before_it_also_when
     assert keys(await house.decode(house.record(b"x", "bin-1"))) == expected[1:], "an old announcement, read again"
 
 
+async def test_a_release_announced_by_a_worker_that_has_lost_the_partition_is_nothing() -> None:
+    house = House()
+
+    def configuration(version: str, epoch: int) -> FakeRecord:
+        value = json.dumps({"release": version}).encode()
+        return house.record(value, "", kind=Kind.CONFIGURATION, way_in=WayIn.OWNER, session=epoch)
+
+    first = house.apply("1", "function decode(m) return {one=1} end")
+    second = house.apply("2", "function decode(m) return {two=2} end")
+    history = [
+        configuration(first, 1),
+        house.record(b"x", "bin-1"),
+        configuration(second, 2),
+        configuration(first, 1),  # the first owner wakes up
+        house.record(b"x", "bin-1"),
+    ]
+    for _ in range(2):  # and when it is read again
+        batch = await house.decode(*history)
+        assert keys(batch) == [("bin-1", ["one"]), ("bin-1", ["two"])]
+        passed_on = [o for o in batch.outgoing if o.topic == topics.uplink_telemetry.name]
+        assert [Kind(dict(o.headers)["tp"][1]) for o in passed_on].count(Kind.CONFIGURATION) == 2
+
+
 async def test_an_unknown_device_is_registered_once_where_the_setting_says_so() -> None:
     house = House(tenant="farm")
     batch = await house.decode(house.record(b'{"a":1}'), house.record(b'{"a":2}'))
