@@ -97,12 +97,15 @@ def woken(at: Setting) -> None:
     try:
         at.stage.wait(lambda: worker.paused, f"{zombie} was to stop after flush", ORDERED)
         time.sleep(SESSION + 4)
-        at.stage.release(successor).kill()
+        # It has committed what it did with the partitions, so that this does not come again.
+        other = at.stage.release(successor)
+        path = at.stage.order(successor, "kill", "state")
+        at.stage.wait(lambda: not other.running, f"{successor} was to die after state", ORDERED)
     finally:
         path.unlink(missing_ok=True)
         worker.send(signal.SIGCONT)
-    time.sleep(1)
-    at.stage.add(successor)
+        time.sleep(1)
+        at.stage.keep(successor)
 
 
 def added(role: str, at: Setting) -> None:
