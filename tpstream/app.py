@@ -17,6 +17,8 @@ from tpstream.bus.topics import Topic, declare
 from tpstream.errors import ConfigurationError
 from tpstream.settings import Settings
 from tpstream.windows.definition import Window, window
+from tpstream.windows.fields import check
+from tpstream.windows.over_topic import agent_of, handler_of, table_of
 
 if TYPE_CHECKING:
     from tpstream.devices.catalog import Catalog
@@ -121,9 +123,26 @@ class App:
             raise ConfigurationError(f"two agents are named {agent.name!r}; give one another name=")
         self.agents[agent.name] = agent
 
-    def window(self, name: str, **definition: Any) -> Window:
-        """Declare a tumbling event-time window; see `tpstream.windows.definition.window`."""
-        made = window(name, **definition)
+    def window(self, name: str, *, topic: Topic[Any] | None = None, time: str = "", **definition: Any) -> Window:
+        """Declare an event-time window; see `tpstream.windows.definition.window` for its fields.
+
+        Without `topic` it folds telemetry. With one, made by `app.topic`, it folds the field `key`
+        of that topic's JSON objects: the device is the record's key, and the time the object's field
+        `time` (ms; where it is absent, the record's timestamp). Results go to tp.windows.v1.
+        Raises ConfigurationError naming the window and what is wrong.
+        """
+        if topic is not None and not isinstance(topic, Topic):
+            raise ConfigurationError(f"window {name!r}: topic {topic!r} is no topic; declare `app.topic(name, type)`")
+        made = window(name, topic="" if topic is None else topic.name, time=time, **definition)
+        if self.windows.get(name, made) != made:
+            raise ConfigurationError(f"two windows are named {name!r}; name one of them otherwise")
+        if topic is not None:
+            same = [known for known in self.windows.values() if known.topic == topic.name]
+            check(made, topic, same)
+            if agent_of(topic) not in self.agents:
+                table = table_of(topic)
+                handler = handler_of(topic, table, self.windows.values)
+                self.batch_agent(topic, tables=(table,), name=agent_of(topic))(handler)
         self.windows[name] = made
         return made
 

@@ -26,7 +26,7 @@ from tpstream.windows import panes
 from tpstream.windows.aggregates import ADD, NUMBERS, SUMMED
 from tpstream.windows.definition import Window
 from tpstream.windows.panes import Closed
-from tpstream.windows.state import FAR, MAX_IDLE_SERIES, MAX_OPEN, NEVER, Definitions, DeviceWindows, Series
+from tpstream.windows.state import FAR, MAX_IDLE_SERIES, MAX_OPEN, NEVER, Definitions, DeviceWindows, Series, beside
 
 __all__ = ["NOTHING", "Closed", "Folded", "Late", "begun", "expire", "fold", "fold_one"]
 
@@ -64,7 +64,6 @@ def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitio
     watermark = newest = state.watermark
     if delivery > state.heard:
         state.heard = delivery
-    known: Sequence[Series] | None
     all_series = state.series
     late: list[Late] | None = None
     opened = False
@@ -76,12 +75,10 @@ def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitio
         if value is None:
             continue
         key = point.key
-        known = all_series.get(key)
-        if known is None:
-            if key not in definitions.by_key and not definitions.wild:
-                continue
-            known = _begin(state, key, ts, watermark, definitions)
-        for series in known:
+        series = all_series.get(key)
+        if series is None and (key in definitions.by_key or definitions.wild):
+            series = _begin(state, key, ts, watermark, definitions)
+        while series is not None:
             if series.start <= ts < series.end:
                 series.count += 1
                 if series.aggregate < SUMMED:
@@ -94,6 +91,7 @@ def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitio
                 if missed:
                     late = late or []
                     late.append(Late(series.window, point))
+            series = series.beside
     if newest > watermark:
         if newest > delivery:
             newest = delivery
@@ -108,15 +106,15 @@ def fold_one(
     state: DeviceWindows, key: str, ts: int, value: float | None, delivery: int, definitions: Definitions
 ) -> Folded:
     """The same as `fold` of a single point."""
-    known = state.series.get(key)
-    if known is None or value is None or state.definitions != definitions.digest:
+    series = state.series.get(key)
+    if series is None or value is None or state.definitions != definitions.digest:
         return fold(state, (Point(key, ts, value),), delivery, definitions)
     watermark = state.watermark
     if delivery > state.heard:
         state.heard = delivery
     late: list[Late] | None = None
     opened = False
-    for series in known:
+    while series is not None:
         if series.start <= ts < series.end:
             series.count += 1
             if series.aggregate < SUMMED:
@@ -129,6 +127,7 @@ def fold_one(
             if missed:
                 late = late or []
                 late.append(Late(series.window, Point(key, ts, value)))
+        series = series.beside
     if ts > watermark:
         newest = ts if ts < delivery else delivery
         if newest > watermark:
@@ -146,13 +145,13 @@ def expire(state: DeviceWindows, clock: int, definitions: Definitions) -> Folded
     return Folded(_in_order(closed)) if closed else NOTHING
 
 
-def _begin(state: DeviceWindows, key: str, ts: int, watermark: int, definitions: Definitions) -> Sequence[Series]:
-    """Series for a key that has none; they are kept if a window takes the point."""
+def _begin(state: DeviceWindows, key: str, ts: int, watermark: int, definitions: Definitions) -> Series:
+    """The series of a key that has none yet; they are kept if a window takes the point."""
     windows = definitions.of_key(key)
-    known = [_fresh(window) for window in windows]
+    first = beside([_fresh(window) for window in windows])
     if any(ts - ts % w.hop + w.size > watermark - w.lateness for w in windows):
-        state.series[key] = known
-    return known
+        state.series[key] = first
+    return first
 
 
 def _fresh(window: Window) -> Series:
@@ -198,12 +197,15 @@ def _close(
 ) -> None:
     """Close the windows that end at or before each definition's limit; work out anew what comes next."""
     all_series = state.series
-    crowded = sum(map(len, all_series.values())) > MAX_IDLE_SERIES
+    crowded = (
+        len(all_series) * len(definitions.by_name) > MAX_IDLE_SERIES
+        and sum(1 for known in all_series.values() for _ in known.all()) > MAX_IDLE_SERIES
+    )
     state.closes = state.due = FAR
     idle: list[str] = []
     for key, known in all_series.items():
         needed = False
-        for series in known:
+        for series in known.all():
             window = definitions.by_name[series.window]
             panes.close(series, key, limit(window), closed)
             _expect(state, series, window)
@@ -220,7 +222,7 @@ def _close_earliest(state: DeviceWindows, definitions: Definitions, closed: list
     ends = sorted(
         pane.end - series.hop + series.size
         for known in state.series.values()
-        for series in known
+        for series in known.all()
         for pane in panes.all_panes(series)
     )
     last = ends[beyond - 1]
@@ -234,16 +236,16 @@ def _adopt(state: DeviceWindows, definitions: Definitions) -> list[Closed]:
     windows of a name and key have the same start, which is their identity.
     """
     closed: list[Closed] = []
-    adopted: dict[str, list[Series]] = {}
+    adopted: dict[str, Series] = {}
     for key, known in state.series.items():
-        before = {series.window: series for series in known}
+        before = {series.window: series for series in known.all()}
         series_now = [
             _adopted(key, before.pop(window.name, None), window, closed) for window in definitions.of_key(key)
         ]
         for vanished in before.values():
             panes.close(vanished, key, FAR, closed)
         if series_now:
-            adopted[key] = series_now
+            adopted[key] = beside(series_now)
     state.definitions, state.series = definitions.digest, adopted
     # Lateness and idle time may have changed: work out anew what is closed and what comes next.
     watermark = state.watermark
@@ -267,4 +269,4 @@ def _in_order(closed: list[Closed]) -> Sequence[Closed]:
 
 
 def _count(state: DeviceWindows) -> int:
-    return sum(len(series.others) + (series.count > 0) for known in state.series.values() for series in known)
+    return sum(len(series.others) + (series.count > 0) for known in state.series.values() for series in known.all())

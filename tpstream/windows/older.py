@@ -47,7 +47,9 @@ def read_older(data: bytes) -> DeviceWindows:
     )
     for name, keys in old.series.items():
         for key, series in keys.items():
-            state.series.setdefault(key, []).append(_renewed(name, series))
+            renewed = _renewed(name, series)
+            renewed.beside = state.series.get(key)
+            state.series[key] = renewed
     return state
 
 

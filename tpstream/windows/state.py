@@ -7,7 +7,8 @@ undone batch puts back. All else in them is immutable.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -39,6 +40,9 @@ class Pane(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Series(msgspec.Struct, array_like=True, gc=False):
     """The windows of one definition and one key.
 
+    No list holds those of one key: the garbage collector would look at each of 100,000 lists,
+    again and again, where it passes over these structs and the dict around them.
+
     Time is cut into panes as long as a hop; a tumbling window is one pane. A point is folded
     into its pane alone, and a window merges its panes when it closes. The pane of the last
     point is in hand: its fields stand here, as most points fall into it. All windows of a pane
@@ -60,6 +64,15 @@ class Series(msgspec.Struct, array_like=True, gc=False):
     b: float = 0.0
     others: tuple[Pane, ...] = ()
     """The panes that are not in hand, by rising end."""
+    beside: Series | None = None
+    """The series of the next definition of the same key."""
+
+    def all(self) -> Iterator[Series]:
+        """This one and those of the further definitions of its key."""
+        series: Series | None = self
+        while series is not None:
+            yield series
+            series = series.beside
 
 
 class DeviceWindows(msgspec.Struct, array_like=True, gc=False):
@@ -74,8 +87,8 @@ class DeviceWindows(msgspec.Struct, array_like=True, gc=False):
     """The watermark at which the next window closes, or FAR."""
     due: int = FAR
     """The partition's clock at which to look whether the device has been silent, or FAR; never too late."""
-    series: dict[str, list[Series]] = {}
-    """By telemetry key: one for each definition of that key, in the order of `Definitions`."""
+    series: dict[str, Series] = {}
+    """By telemetry key: the one of its first definition, with those of the others beside it."""
 
 
 class Definitions(NamedTuple):
@@ -106,10 +119,22 @@ class Definitions(NamedTuple):
         return self.by_key.get(key, self.wild)
 
 
+def beside(series: Sequence[Series]) -> Series:
+    """The first of some series of one key, with the others beside it."""
+    for one, following in pairwise(series):
+        one.beside = following
+    series[-1].beside = None
+    return series[0]
+
+
 def copied(state: DeviceWindows) -> DeviceWindows:
     """The same state, sharing nothing with it that changes."""
     copy: DeviceWindows = state.__copy__()  # type: ignore[attr-defined]  # copy.copy is three times the price
-    copy.series = {key: [one.__copy__() for one in known] for key, known in state.series.items()}  # type: ignore[attr-defined]
+    copy.series = copies = {}
+    for key, series in state.series.items():
+        copies[key] = one = series.__copy__()  # type: ignore[attr-defined]
+        while one.beside is not None:
+            one.beside = one = one.beside.__copy__()
     return copy
 
 
