@@ -14,7 +14,7 @@ import pytest
 from tpstream.app import App
 from tpstream.bus import topics
 from tpstream.bus.batch import Outgoing
-from tpstream.bus.envelope import DerivedHeader
+from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import Position
 from tpstream.bus.stream import Stream, driven
@@ -280,6 +280,25 @@ async def test_a_repeated_record_changes_no_table(run: Run) -> None:
     await repeated(run, twice, 3, 10)
     part = run.counts.at(0)
     assert (part["all"], part["even"], part["odd"]) == (Count(20), Count(5), Count(5))
+
+
+async def test_what_is_folded_of_one_raw_partition_says_nothing_of_another(run: Run) -> None:
+    async def once(stream: Stream[Reading]) -> None:
+        counts = stream.table(run.counts)
+        async for _ in stream:
+            counts["all"] = Count(counts["all"].n + 1 if "all" in counts else 1)
+
+    def record(offset: int, raw: int, at: int) -> FakeRecord:
+        position = Position(LIFE, raw, at)
+        return FakeRecord(
+            b'{"celsius":1}', offset, headers=(("tp", DerivedHeader(Kind.PUBLISH, position, position).pack()),)
+        )
+
+    drive = driven(once, (run.counts,))
+    of_one, of_two = record(0, 1, 7), record(1, 2, 7)
+    await drive(batch_of(run.readings, [of_one], tables=(run.counts,)))
+    await drive(batch_of(run.readings, [of_two, of_one, record(2, 1, 8)], tables=(run.counts,)))
+    assert run.counts.at(0)["all"] == Count(3)
 
 
 async def test_a_handler_that_would_only_fail_later_is_refused_where_it_is_declared(run: Run) -> None:
