@@ -73,7 +73,8 @@ def main() -> int:
     for fault, finding in laid_at(result.findings, result.spans)[:SHOWN]:
         print(f"{finding.what.upper()} ({fault}): {finding.text}")
     if given.write:
-        command = "make fault FULL=1" if given.full else "make fault"
+        words = [word for word in sys.argv[1:] if word != "--write"]
+        command = "make fault FULL=1" if words == ["--full"] else " ".join(["python -m fault.campaign", *words])
         day = time.strftime("%Y-%m-%d", time.gmtime(result.began))
         write(PAGE, f"{day}, `{command}` (TPSTREAM_FAULT_SEED={seed}): {summary(result)}\n\n{shown}")
     if result.passed and not given.keep:

@@ -35,8 +35,13 @@ class Setting:
     kafka_away: float = 30.0
 
     def worker(self, role: str) -> str:
-        """Any worker of a role."""
-        return self.dice.choice(self.stage.names(role))
+        """Any worker of a role that has partitions: a fault of an idle one would try nothing."""
+        end = time.monotonic() + ORDERED
+        while not (busy := [name for name in self.stage.names(role) if self.stage.busy(name)]):
+            if time.monotonic() > end:
+                raise NotThere(f"no worker of the role {role} has partitions")
+            time.sleep(0.5)
+        return self.dice.choice(busy)
 
 
 Fault = Callable[[Setting], None]
@@ -91,7 +96,11 @@ def woken(at: Setting) -> None:
     if len(at.stage.names(PROCESS)) < 2:
         added(PROCESS, at)
         time.sleep(SESSION)
-    zombie, successor = at.stage.names(PROCESS)[:2]
+    zombie = at.worker(PROCESS)
+    # With more than two it would not be known whose the zombie's partitions will be.
+    successor, *more = [name for name in at.stage.names(PROCESS) if name != zombie]
+    for name in more:
+        at.stage.release(name).stop()
     worker = at.stage.workers[zombie]
     path = at.stage.order(zombie, "stop", "flush")
     try:

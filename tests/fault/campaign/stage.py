@@ -6,6 +6,7 @@ Workers reach Kafka and the store through proxies, and so does the publisher rea
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +28,7 @@ from fault.campaign.worker import order
 from parts.kafka import free_port
 from parts.proxy import Proxy
 
+from tpstream.embedded.ask import health_url
 from tpstream.embedded.child import die_with_parent
 from tpstream.settings import Settings
 
@@ -239,6 +242,22 @@ class Stage:
         """The workers of a role that are to run."""
         with self._lock:
             return sorted(name for name in self._wanted if name.startswith(role))
+
+    def busy(self, name: str) -> bool:
+        """Whether a worker says that it has partitions to work on: the group may have left it without."""
+        worker = self.workers[name]
+        url = health_url(self.data_dir(name), "127.0.0.1", worker.pid) if worker.running else None
+        if url is None:
+            return False
+        try:
+            with urllib.request.urlopen(url, timeout=3) as answer:
+                said = answer.read()
+        except urllib.error.HTTPError as error:  # red, which says nothing of partitions
+            said = error.read()
+        except OSError:
+            return False
+        part = json.loads(said).get(name.partition("-")[0], {})
+        return bool(part.get("partitions", 0))
 
     def _keep(self) -> None:
         # Processes must be started by the main thread (their death signal follows the thread), so this one only
