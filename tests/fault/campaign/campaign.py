@@ -200,8 +200,8 @@ class Campaign:
                 rows = (oracle.RollupRow(*row) for row in self._rows(table, columns, where))
                 findings += oracle.compare_rollups(points, size, rows)
             if prefix.startswith("heat-"):
-                rows = self._rows("alarms", "device, details", where)
-                findings += oracle.compare_alarms(points, [_alarm(*row) for row in rows])
+                alarms = self._rows("alarms", "device, details", where)
+                findings += oracle.compare_alarms(points, [_alarm(*row) for row in alarms])
         for table, expected in (("telemetry", known), ("dead_letters", 0)):
             if (count := self._number_of(table)) != expected:
                 self.result.troubles.append(f"{table} has {count} rows, of which {expected} are of this stream")

@@ -34,14 +34,14 @@ class Finding(NamedTuple):
 
 
 class WindowRow(NamedTuple):
-    """A closed window."""
+    """A closed window, with how many points it took."""
 
     window: str
     device: str
     key: str
     start: int
     value: float
-    count: int
+    points: int
 
 
 class AlarmRow(NamedTuple):
@@ -58,7 +58,7 @@ class RollupRow(NamedTuple):
     device: str
     key: str
     start: int
-    count: int
+    points: int
     sum: float
     min: float
     max: float
@@ -116,7 +116,7 @@ def compare_windows(published: Sequence[Point], stored: Iterable[WindowRow]) -> 
         elif expected is None:
             found.append(Finding(What.WINDOW, row.start, f"{row} should not be closed"))
         elif expected != row:
-            text = f"{place}: {row.value:.2f} of {row.count}, not {expected.value:.2f} of {expected.count}"
+            text = f"{place}: {row.value:.2f} of {row.points}, not {expected.value:.2f} of {expected.points}"
             found.append(Finding(What.WINDOW, row.start, text))
         seen.add(place)
     found += [Finding(What.WINDOW, place[3], f"{row} is missing") for place, row in wanted.items() if place not in seen]

@@ -91,17 +91,17 @@ def test_a_window_that_silence_closes_is_closed_whatever_the_device_said_last() 
 def test_the_windows_of_the_stream_are_whole() -> None:
     rows = oracle.windows_of(POINTS[HEAT])
     inner = [row for row in rows if row.start > BASE and row.start % 60_000]
-    assert {row.count for row in inner if row.window == "heat"} == {20}
+    assert {row.points for row in inner if row.window == "heat"} == {20}
     assert {row.value for row in inner if row.window == "heat"} == {0.0, 100.0}
-    assert {row.count for row in inner if row.window == "numbers"} == {50}
-    assert sum(row.count for row in oracle.windows_of(POINTS["quiet-"])) == len(POINTS["quiet-"])
+    assert {row.points for row in inner if row.window == "numbers"} == {50}
+    assert sum(row.points for row in oracle.windows_of(POINTS["quiet-"])) == len(POINTS["quiet-"])
 
 
 def test_each_wrong_window_is_found() -> None:
     points = POINTS[HEAT]
     rows = oracle.windows_of(points)
     assert oracle.compare_windows(points, reversed(rows)) == []
-    short = rows[1]._replace(count=rows[1].count - 1)
+    short = rows[1]._replace(points=rows[1].points - 1)
     early = WindowRow("numbers", HEAT, "n", BASE + 86_400_000, 1.0, 1)
     found = oracle.compare_windows(points, [*rows[2:], short, rows[3], early])
     assert whats(found) == [What.WINDOW] * 4
@@ -112,7 +112,7 @@ def test_a_window_that_is_told_of_twice_is_told_of_in_the_same_words() -> None:
     row = WindowRow("w", "d", "k", 0, 6.0, 3)
     assert oracle.compare_told([(row, "a"), (row, "a")]) == []
     assert len(oracle.compare_told([(row, "a"), (row, "b")])) == 1
-    assert len(oracle.compare_told([(row, "a"), (row._replace(count=4), "a")])) == 1
+    assert len(oracle.compare_told([(row, "a"), (row._replace(points=4), "a")])) == 1
 
 
 # Alarms and roll-ups
@@ -137,7 +137,7 @@ def test_each_wrong_alarm_is_found() -> None:
 def test_each_wrong_roll_up_is_found() -> None:
     points = POINTS[HEAT]
     rows = oracle.rollups_of(points, 60_000)
-    assert sum(row.count for row in rows) == len(points)
+    assert sum(row.points for row in rows) == len(points)
     assert oracle.rollups_of([Point("d", "k", 61, 1.0), Point("d", "k", 119, 4.0)], 60) == [
         RollupRow("d", "k", 60, 2, 5.0, 1.0, 4.0)
     ]
