@@ -40,7 +40,7 @@ from tpstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MOST = 10_000
+MOST = 5_000
 """Records that are taken from the client at once, of all partitions."""
 
 MANY = 1_000
