@@ -115,7 +115,7 @@ def test_the_profile_claims_the_binary_sensors_and_names_the_scripts() -> None:
 def test_the_window_is_declared(declared: App) -> None:
     run("window")
     assert declared.windows == {
-        "temperature_mean_10s": Window("temperature_mean_10s", "temperature", 10_000, "mean", 2_000, 30_000)
+        "temperature_mean_10s": Window("temperature_mean_10s", "temperature", 10_000, "mean", 2_000, 30_000, 10_000)
     }
 
 

@@ -28,7 +28,7 @@ def main() -> int:
     """The command line."""
     options = argparse.ArgumentParser(prog="python -m fault.campaign", description=__doc__)
     options.add_argument("--full", action="store_true", help="every fault five times, for as long as they are meant")
-    options.add_argument("--seed", type=int, default=os.environ.get("TPSTREAM_FAULT_SEED") or None)
+    options.add_argument("--seed", type=int, default=os.environ.get("FAULT_SEED") or None)
     options.add_argument("--times", type=int, help="how often each fault is caused  [1; --full: 5]")
     options.add_argument("--seconds", type=float, help="begin no fault after so long  [120; --full: no limit]")
     options.add_argument("--only", action="append", metavar="TEXT", help="only faults with this in their name")
@@ -49,7 +49,7 @@ def main() -> int:
     names = [name for name in FAULTS if not given.only or any(text in name for text in given.only)]
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # the store is away on purpose
     folder = Path(tempfile.mkdtemp(prefix="tpstream-fault-"))
-    print(f"fault campaign, seed {seed} (TPSTREAM_FAULT_SEED={seed} repeats its order); logs in {folder}", flush=True)
+    print(f"fault campaign, seed {seed} (FAULT_SEED={seed} repeats its order); logs in {folder}", flush=True)
     stage = Stage(folder)
     campaign = Campaign(
         stage,
@@ -76,7 +76,7 @@ def main() -> int:
         words = [word for word in sys.argv[1:] if word != "--write"]
         command = "make fault FULL=1" if words == ["--full"] else " ".join(["python -m fault.campaign", *words])
         day = time.strftime("%Y-%m-%d", time.gmtime(result.began))
-        write(PAGE, f"{day}, `{command}` (TPSTREAM_FAULT_SEED={seed}): {summary(result)}\n\n{shown}")
+        write(PAGE, f"{day}, `{command}` (FAULT_SEED={seed}): {summary(result)}\n\n{shown}")
     if result.passed and not given.keep:
         shutil.rmtree(folder, ignore_errors=True)
     else:
