@@ -85,7 +85,11 @@ class Broker:
 
     async def _records(self, topic: str, partitions: int) -> list[Any]:
         consumer = aiokafka.AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, enable_auto_commit=False, isolation_level="read_committed"
+            bootstrap_servers=self.bootstrap,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            # Not seek_to_beginning: a reset to the end that is under way when it is called may win (seen).
+            auto_offset_reset="earliest",
         )
         await consumer.start()
         found: list[Any] = []
@@ -95,7 +99,6 @@ class Broker:
             places = [aiokafka.TopicPartition(topic, n) for n in range(partitions)]
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
-            await consumer.seek_to_beginning(*places)
             while any([await consumer.position(place) < ends[place] for place in places]):
                 for records in (await consumer.getmany(timeout_ms=500, max_records=50_000)).values():
                     found.extend(records)

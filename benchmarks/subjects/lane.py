@@ -36,7 +36,7 @@ async def main(bootstrap: str, topic: str, folder: str, decoder: str) -> None:
     await producer.start()
     services = Services(settings=settings, catalog=None, scripts=None)  # type: ignore[arg-type]
     runner = Runner(
-        f"bench-{decoder}",
+        f"bench-{settings.data_dir.name}",
         list(app.agents.values()),
         services,
         producer,
