@@ -67,10 +67,8 @@ async def fold_windows(batch: Batch) -> None:
         if state is None:
             state = cell.value = begun(timestamp, definitions)
         folded = fold(state, message.points, timestamp, definitions)
-        if state.due < cell.armed:
-            look = here.arm(cell, look)
         if folded is not NOTHING:
-            here.send(record, device, folded, clock)
+            look = min(look, here.take(record, cell, folded, clock))
     here.finish(clock, newest)
 
 

@@ -38,8 +38,8 @@ class Aggregate(NamedTuple):
     add: Callable[[Growing, float, int], None]
     merge: Callable[[Part, Part], Part]
     """The first is of what arrived first, or of the earlier points."""
-    value: Callable[[Part], float | None]
-    """None: these points have no such value."""
+    value: Callable[[int, float, float], float | None]
+    """Of a count, a and b. None: these points have no such value."""
 
 
 def _itself(value: float, ts: int) -> Part:
@@ -95,14 +95,16 @@ def _merged_moments(one: Part, other: Part) -> Part:
     )
 
 
-def _sum(value: Callable[[Part], float | None]) -> Aggregate:
+def _only_a(count: int, a: float, b: float) -> float:
+    return a
+
+
+def _sum(value: Callable[[int, float, float], float | None]) -> Aggregate:
     return Aggregate(_itself, _add, lambda one, other: Part(one.count + other.count, one.a + other.a), value)
 
 
 def _extreme(add: Callable[[Growing, float, int], None], better: Callable[[float, float], float]) -> Aggregate:
-    return Aggregate(
-        _itself, add, lambda one, other: Part(one.count + other.count, better(one.a, other.a)), lambda part: part.a
-    )
+    return Aggregate(_itself, add, lambda one, other: Part(one.count + other.count, better(one.a, other.a)), _only_a)
 
 
 def _by_time(add: Callable[[Growing, float, int], None], other_wins: Callable[[float, float], bool]) -> Aggregate:
@@ -110,7 +112,7 @@ def _by_time(add: Callable[[Growing, float, int], None], other_wins: Callable[[f
         kept = other if other_wins(other.b, one.b) else one
         return Part(one.count + other.count, kept.a, kept.b)
 
-    return Aggregate(_timed, add, merge, lambda part: part.a)
+    return Aggregate(_timed, add, merge, _only_a)
 
 
 def _spread(divisor: Callable[[int], int]) -> Aggregate:
@@ -118,14 +120,14 @@ def _spread(divisor: Callable[[int], int]) -> Aggregate:
         _itself,
         _add_moment,
         _merged_moments,
-        lambda part: sqrt(part.b / divisor(part.count)) if divisor(part.count) else None,
+        lambda count, a, b: sqrt(b / divisor(count)) if divisor(count) else None,
     )
 
 
 AGGREGATES: dict[str, Aggregate] = {
-    "mean": _sum(lambda part: part.a / part.count),
-    "sum": _sum(lambda part: part.a),
-    "count": _sum(lambda part: float(part.count)),
+    "mean": _sum(lambda count, a, b: a / count),
+    "sum": _sum(_only_a),
+    "count": _sum(lambda count, a, b: float(count)),
     "min": _extreme(_add_least, min),
     "max": _extreme(_add_greatest, max),
     "first": _by_time(_add_first, lambda other, one: other < one),

@@ -47,7 +47,8 @@ class Folded(NamedTuple):
 
 
 NOTHING = Folded()
-"""What most messages bring forth; to be compared with `is`."""
+"""What most messages bring forth, to be compared with `is`: no window opened, closed or was missed, and
+the state is due when it was before."""
 
 
 def begun(delivery: int, definitions: Definitions) -> DeviceWindows:
@@ -142,7 +143,7 @@ def expire(state: DeviceWindows, clock: int, definitions: Definitions) -> Folded
     closed = _adopt(state, definitions) if state.definitions != definitions.digest else []
     heard = state.heard
     _close(state, definitions, closed, lambda window: clock if clock >= heard + window.idle else NEVER)
-    return Folded(_in_order(closed)) if closed else NOTHING
+    return Folded(_in_order(closed))
 
 
 def _begin(state: DeviceWindows, key: str, ts: int, watermark: int, definitions: Definitions) -> Series:
@@ -189,7 +190,7 @@ def _finish(
         _close(state, definitions, closed, lambda window: watermark - window.lateness)
     if opened and (beyond := _count(state) - MAX_OPEN) > 0:
         _close_earliest(state, definitions, closed, beyond)
-    return Folded(_in_order(closed), late) if closed or late else NOTHING
+    return Folded(_in_order(closed), late)
 
 
 def _close(
@@ -269,4 +270,10 @@ def _in_order(closed: list[Closed]) -> Sequence[Closed]:
 
 
 def _count(state: DeviceWindows) -> int:
-    return sum(len(series.others) + (series.count > 0) for known in state.series.values() for series in known.all())
+    count = 0
+    for known in state.series.values():
+        series: Series | None = known
+        while series is not None:
+            count += len(series.others) + (series.count > 0)
+            series = series.beside
+    return count

@@ -104,10 +104,8 @@ def _fold_batch(batch: Batch, table: Table[DeviceWindows], windows: tuple[Window
                 folded = fold_one(state, key, timestamp if ts is None else ts, number, timestamp, definitions)
             else:
                 folded = fold(state, points_of(message, timestamp), timestamp, definitions)
-            if state.due < cell.armed:
-                look = here.arm(cell, look)
             if folded is not NOTHING:
-                here.send(record, device, folded, clock)
+                look = min(look, here.take(record, cell, folded, clock))
     except msgspec.DecodeError as error:
         raise TpstreamError(f"{batch.where(record)}: {error}") from None
     except UnicodeDecodeError:

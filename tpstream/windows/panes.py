@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import attrgetter
 
 import msgspec
 
-from tpstream.windows.aggregates import ADD, AGGREGATES, NAMES, Part
+from tpstream.windows.aggregates import ADD, AGGREGATES, NAMES, Growing, Part
 from tpstream.windows.state import FAR, Pane, Series
 
 _KINDS = tuple(AGGREGATES.values())
@@ -54,7 +53,7 @@ def place(series: Series, ts: int, value: float, passed: int) -> tuple[bool, boo
         if series.count:
             insort(rest, Pane(series.end, series.count, series.a, series.b), key=_end)
         series.others = tuple(rest)
-    series.start, series.end = end - hop, end
+    series.start, series.end = _bounds(end, hop)
     if found is None:
         part = _KINDS[series.aggregate].begin(value, ts)
         series.count, series.a, series.b = part.count, part.a, part.b
@@ -88,10 +87,13 @@ def first_end(series: Series) -> int:
 
 def close(series: Series, key: str, limit: int, closed: list[Closed]) -> None:
     """Close the open windows that end at or before `limit`; panes that no open window needs go with them."""
+    size, hop = series.size, series.hop
+    if size == hop:
+        _close_tumbling(series, key, limit, closed)
+        return
     if first_end(series) > limit:
         return
-    size, hop = series.size, series.hop
-    panes = all_panes(series)
+    panes, merge = all_panes(series), _KINDS[series.aggregate].merge
     low, high, count = 0, 0, len(panes)
     while low < count:
         end = max(panes[low].end, series.floor + hop)
@@ -99,7 +101,8 @@ def close(series: Series, key: str, limit: int, closed: list[Closed]) -> None:
             break
         while high < count and panes[high].end <= end:
             high += 1
-        closed.append(_closed(series, key, end, panes[low:high]))
+        part = reduce(merge, (Part(pane.count, pane.a, pane.b) for pane in panes[low:high]))
+        closed.append(_closed(series, key, end, part))
         series.floor = end
         while low < count and panes[low].end <= end - size + hop:
             low += 1
@@ -114,6 +117,24 @@ def close(series: Series, key: str, limit: int, closed: list[Closed]) -> None:
     series.others = tuple(left)
 
 
+def _close_tumbling(series: Series, key: str, limit: int, closed: list[Closed]) -> None:
+    """The same where each pane is a window: there is nothing to merge or to keep."""
+    others, gone = series.others, 0
+    for pane in others:
+        if pane.end > limit:
+            break
+        closed.append(_closed(series, key, pane.end, pane))
+        gone += 1
+    if gone:
+        series.floor = max(series.floor, others[gone - 1].end)
+        series.others = others[gone:]
+    if series.count and series.end <= limit:
+        closed.append(_closed(series, key, series.end, series))
+        series.floor = max(series.floor, series.end)
+        series.start = series.end = series.count = 0
+        series.a = series.b = 0.0
+
+
 def all_panes(series: Series) -> list[Pane]:
     """By rising end."""
     panes = list(series.others)
@@ -122,12 +143,12 @@ def all_panes(series: Series) -> list[Pane]:
     return panes
 
 
-def _closed(series: Series, key: str, end: int, panes: Sequence[Pane]) -> Closed:
-    aggregate = _KINDS[series.aggregate]
-    if len(panes) == 1:
-        part = Part(panes[0].count, panes[0].a, panes[0].b)
-    else:
-        part = reduce(aggregate.merge, (Part(pane.count, pane.a, pane.b) for pane in panes))
-    return Closed(
-        series.window, key, end - series.size, end, NAMES[series.aggregate], aggregate.value(part), part.count
-    )
+def _closed(series: Series, key: str, end: int, part: Growing | Part | Pane) -> Closed:
+    value = _KINDS[series.aggregate].value(part.count, part.a, part.b)
+    return Closed(series.window, key, end - series.size, end, NAMES[series.aggregate], value, part.count)
+
+
+@lru_cache(maxsize=4_096)
+def _bounds(end: int, hop: int) -> tuple[int, int]:
+    """Where a pane begins and ends: the same two objects for all series, not two for each in memory."""
+    return end - hop, end

@@ -13,7 +13,7 @@ from tpstream.bus.position import Position
 from tpstream.bus.table import Cell, TablePartition
 from tpstream.messages import LatePoint, WindowResult
 from tpstream.observability import metrics
-from tpstream.windows.fold import NOTHING, Folded, expire
+from tpstream.windows.fold import Folded, expire
 from tpstream.windows.state import NEVER, Definitions, DeviceWindows
 
 PARTITION = ""
@@ -49,22 +49,21 @@ class PartitionWindows:
         for device in part.due(clock):
             cell = part.cell(device)
             if cell.value is not None:
-                folded = expire(cell.value, clock, self.definitions)
-                part.arm(cell)
-                if folded is not NOTHING:
-                    self.send(record, device, folded, clock)
+                self.take(record, cell, expire(cell.value, clock, self.definitions), clock)
         return part.quiet_until()
 
-    def arm(self, cell: Cell, look: int) -> int:
-        """Set the timer of a device whose windows are due before it stands; the clock at which to look."""
-        self.part.arm(cell)
-        return min(look, cell.armed)
+    def take(self, record: Record, cell: Cell, folded: Folded, clock: int) -> int:
+        """Send what came forth, and set the device's timer; the clock at which that wants attention."""
+        if cell.value.due < cell.armed:
+            self.part.arm(cell)
+        if folded.closed or folded.late:
+            self._send(record, cell.key, folded, clock)
+        return cell.armed
 
-    def send(self, record: Record, device: str, folded: Folded, clock: int) -> None:
+    def _send(self, record: Record, device: str, folded: Folded, clock: int) -> None:
         """The closed windows, each at a position of its own within the record that closed it, and the late points."""
         send, into, timestamp = self.batch.send, self._into, record.timestamp
-        derived = self.batch.derived(record)
-        position, origin = derived.position, derived.origin
+        _, position, origin = self.batch.derived(record)
         for n, c in enumerate(folded.closed):
             send(
                 topics.windows,
@@ -75,8 +74,9 @@ class PartitionWindows:
                 timestamp=timestamp,
                 partition=into,
             )
-        if folded.late:
-            metrics.LATE_POINTS.labels("window").inc(len(folded.late))
+        if not folded.late:
+            return
+        metrics.LATE_POINTS.labels("window").inc(len(folded.late))
         for n, late in enumerate(folded.late):
             p = late.point
             send(
@@ -98,4 +98,5 @@ class PartitionWindows:
 
 
 def _within(position: Position, n: int) -> Position:
-    return position.at((position.item * RESULTS_PER_RECORD + n) & 0xFFFFFFFF)
+    item = (position.item * RESULTS_PER_RECORD + n) & 0xFFFFFFFF
+    return position.at(item) if item != position.item else position

@@ -57,9 +57,17 @@ def test_a_window_closes_when_the_watermark_is_past_its_end_by_the_lateness():
 
 def test_the_watermark_never_passes_delivery():
     state = begun(12, only(TEN))
-    assert fold(state, points((1_000_000, 1.0)), 12, only(TEN)) is NOTHING
+    assert fold(state, points((1_000_000, 1.0)), 12, only(TEN)) == ([], ())
     assert state.watermark == 12
-    assert fold(state, points((11, 1.0)), 13, only(TEN)) is NOTHING
+    assert fold(state, points((11, 1.0)), 13, only(TEN)) == ([], ())
+
+
+def test_nothing_is_said_of_a_point_in_an_open_window():
+    state = begun(3, only(TEN))
+    assert fold(state, points((3, 1.0)), 3, only(TEN)) is not NOTHING  # it opened: the state is due now
+    assert fold(state, points((4, 1.0)), 4, only(TEN)) is NOTHING
+    assert fold_one(state, "t", 5, 1.0, 5, only(TEN)) is NOTHING
+    assert fold(state, points((6, 1.0), key="other"), 6, only(TEN)) is NOTHING
 
 
 def test_points_of_one_message_are_judged_by_the_watermark_before_it():
