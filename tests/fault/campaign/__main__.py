@@ -68,8 +68,6 @@ def main() -> int:
         stage.end()
     shown = table(result, list(FAULTS))
     print(f"\n{shown}\n\n{summary(result)}")
-    for trouble in [*result.troubles, *(f"{s.fault}: {s.trouble}" for s in result.spans if s.trouble)]:
-        print(f"TROUBLE: {trouble}")
     for fault, finding in laid_at(result.findings, result.spans)[:SHOWN]:
         print(f"{finding.what.upper()} ({fault}): {finding.text}")
     if given.write:

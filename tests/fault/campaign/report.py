@@ -93,9 +93,19 @@ def table(result: Result, order: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def troubles(result: Result) -> list[str]:
+    """What could not be caused, did not recover, or was otherwise not as it should be."""
+    return [*result.troubles, *(f"{span.fault}: {span.trouble}" for span in result.spans if span.trouble)]
+
+
 def summary(result: Result) -> str:
     """One paragraph: how much was published and compared, how long it took, how it ended."""
     minutes = result.seconds / 60
+    wrong = [f"Trouble: {trouble}." for trouble in troubles(result)]
+    return " ".join([_compared(result, minutes), *wrong])
+
+
+def _compared(result: Result, minutes: float) -> str:
     return (
         f"{result.published:,} messages at {result.rate:,} a second in {minutes:.1f} minutes, {result.workers}; "
         f"{len(result.spans)} faults in the order of seed {result.seed}. Compared: {result.points:,} points, "

@@ -293,7 +293,7 @@ class Stage:
         end = time.monotonic() + patience
         while not condition():
             if time.monotonic() > end:
-                raise NotThere(f"{what}: not there after {patience:g} s; logs are in {self.folder}")
+                raise NotThere(f"{what}: not there after {patience:g} s")
             time.sleep(0.1)
 
     def rows(self, query: str, timeout: float = 120.0) -> list[tuple[Any, ...]]:
