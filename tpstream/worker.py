@@ -14,6 +14,7 @@ from typing import TypeVar
 import uvloop
 
 from tpstream.app import Services, app
+from tpstream.bus import connection
 from tpstream.bus.agent import Agent, check_partitions
 from tpstream.bus.attempt import one_line
 from tpstream.bus.changelog import changelog_of
@@ -61,6 +62,7 @@ def run(settings: Settings) -> None:
         raise ConfigurationError(f"role {settings.roles!r} is none of {', '.join(AGENTS)}; check --roles")
     if settings.roles == "process":  # now, rather than once Kafka has been waited for
         ports.check(settings.host, {"TPSTREAM_WEB_PORT": settings.web_port})
+    connection.mend()
     uvloop.install()  # for the loop of Faust's consumer thread, too
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Worker(settings, settings.roles).run())

@@ -8,6 +8,7 @@ import logging
 import signal
 
 from connectors.mqtt_bridge.bridge import Bridge
+from tpstream.bus import connection
 from tpstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,5 +46,6 @@ def main(settings: Settings) -> None:
     except ImportError:
         asyncio.run(run(settings))
     else:
+        connection.mend()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))

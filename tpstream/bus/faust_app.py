@@ -57,6 +57,14 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Start the client; records of lane topics come as its parser makes them."""
         await super().on_start()
         lean(self._consumer, self.app.lane.topics)
+        loop, lane = self.app.loop, self.app.lane
+
+        def ended(fetching: asyncio.Future[None]) -> None:
+            # Heartbeats would go on, and the partitions stand still.
+            if not fetching.cancelled() and (error := fetching.exception()) is not None:
+                loop.call_soon_threadsafe(lane.fail, f"the Kafka client fetches no more: {error!r}")
+
+        self._consumer._fetcher.error_future.add_done_callback(ended)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         # The embedded broker looks for new records only now and then while it holds a fetch:
