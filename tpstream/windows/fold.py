@@ -65,7 +65,7 @@ def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitio
     watermark = newest = state.watermark
     if delivery > state.heard:
         state.heard = delivery
-    all_series = state.series
+    first_key, first, more = state.key, state.first, state.more
     late: list[Late] | None = None
     opened = False
     for point in points:
@@ -76,9 +76,10 @@ def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitio
         if value is None:
             continue
         key = point.key
-        series = all_series.get(key)
+        series = first if key == first_key else None if more is None else more.get(key)
         if series is None and (key in definitions.by_key or definitions.wild):
             series = _begin(state, key, ts, watermark, definitions)
+            first_key, first, more = state.key, state.first, state.more
         while series is not None:
             if series.start <= ts < series.end:
                 series.count += 1
@@ -107,7 +108,7 @@ def fold_one(
     state: DeviceWindows, key: str, ts: int, value: float | None, delivery: int, definitions: Definitions
 ) -> Folded:
     """The same as `fold` of a single point."""
-    series = state.series.get(key)
+    series = state.first if key == state.key else state.get(key)
     if series is None or value is None or state.definitions != definitions.digest:
         return fold(state, (Point(key, ts, value),), delivery, definitions)
     watermark = state.watermark
@@ -151,7 +152,7 @@ def _begin(state: DeviceWindows, key: str, ts: int, watermark: int, definitions:
     windows = definitions.of_key(key)
     first = beside([_fresh(window) for window in windows])
     if any(ts - ts % w.hop + w.size > watermark - w.lateness for w in windows):
-        state.series[key] = first
+        state.put(key, first)
     return first
 
 
@@ -197,14 +198,14 @@ def _close(
     state: DeviceWindows, definitions: Definitions, closed: list[Closed], limit: Callable[[Window], int]
 ) -> None:
     """Close the windows that end at or before each definition's limit; work out anew what comes next."""
-    all_series = state.series
     crowded = (
-        len(all_series) * len(definitions.by_name) > MAX_IDLE_SERIES
-        and sum(1 for known in all_series.values() for _ in known.all()) > MAX_IDLE_SERIES
+        state.more is not None
+        and (1 + len(state.more)) * len(definitions.by_name) > MAX_IDLE_SERIES
+        and sum(1 for _, known in state.items() for _ in known.all()) > MAX_IDLE_SERIES
     )
     state.closes = state.due = FAR
-    idle: list[str] = []
-    for key, known in all_series.items():
+    idle: set[str] = set()
+    for key, known in state.items():
         needed = False
         for series in known.all():
             window = definitions.by_name[series.window]
@@ -213,16 +214,16 @@ def _close(
             if crowded and (series.count or series.floor + window.lateness > state.watermark):
                 needed = True
         if crowded and not needed:
-            idle.append(key)
-    for key in idle:
-        del all_series[key]  # the watermark says the same, as long as the definition stays what it is
+            idle.add(key)  # the watermark says the same, as long as the definition stays what it is
+    if idle:
+        state.keep({key: known for key, known in state.items() if key not in idle})
 
 
 def _close_earliest(state: DeviceWindows, definitions: Definitions, closed: list[Closed], beyond: int) -> None:
     """Close windows until at least `beyond` panes, those that end first, are needed no more."""
     ends = sorted(
         pane.end - series.hop + series.size
-        for known in state.series.values()
+        for _, known in state.items()
         for series in known.all()
         for pane in panes.all_panes(series)
     )
@@ -238,7 +239,7 @@ def _adopt(state: DeviceWindows, definitions: Definitions) -> list[Closed]:
     """
     closed: list[Closed] = []
     adopted: dict[str, Series] = {}
-    for key, known in state.series.items():
+    for key, known in state.items():
         before = {series.window: series for series in known.all()}
         series_now = [
             _adopted(key, before.pop(window.name, None), window, closed) for window in definitions.of_key(key)
@@ -247,7 +248,8 @@ def _adopt(state: DeviceWindows, definitions: Definitions) -> list[Closed]:
             panes.close(vanished, key, FAR, closed)
         if series_now:
             adopted[key] = beside(series_now)
-    state.definitions, state.series = definitions.digest, adopted
+    state.definitions = definitions.digest
+    state.keep(adopted)
     # Lateness and idle time may have changed: work out anew what is closed and what comes next.
     watermark = state.watermark
     _close(state, definitions, closed, lambda window: watermark - window.lateness)
@@ -271,7 +273,7 @@ def _in_order(closed: list[Closed]) -> Sequence[Closed]:
 
 def _count(state: DeviceWindows) -> int:
     count = 0
-    for known in state.series.values():
+    for _, known in state.items():
         series: Series | None = known
         while series is not None:
             count += len(series.others) + (series.count > 0)

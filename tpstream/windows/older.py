@@ -43,13 +43,14 @@ def read_older(data: bytes) -> DeviceWindows:
         old.heard,
         FAR if old.closes is None else old.closes,
         FAR if old.due is None else old.due,
-        {},
     )
+    known: dict[str, Series] = {}
     for name, keys in old.series.items():
         for key, series in keys.items():
             renewed = _renewed(name, series)
-            renewed.beside = state.series.get(key)
-            state.series[key] = renewed
+            renewed.beside = known.get(key)
+            known[key] = renewed
+    state.keep(known)
     return state
 
 

@@ -40,8 +40,8 @@ class Pane(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Series(msgspec.Struct, array_like=True, gc=False):
     """The windows of one definition and one key.
 
-    No list holds those of one key: the garbage collector would look at each of 100,000 lists,
-    again and again, where it passes over these structs and the dict around them.
+    Those of one key are linked, not listed: the garbage collector would look at each of 100,000
+    lists, again and again, where it passes over these structs.
 
     Time is cut into panes as long as a hop; a tumbling window is one pane. A point is folded
     into its pane alone, and a window merges its panes when it closes. The pane of the last
@@ -87,8 +87,40 @@ class DeviceWindows(msgspec.Struct, array_like=True, gc=False):
     """The watermark at which the next window closes, or FAR."""
     due: int = FAR
     """The partition's clock at which to look whether the device has been silent, or FAR; never too late."""
-    series: dict[str, Series] = {}
-    """By telemetry key: the one of its first definition, with those of the others beside it."""
+    key: str = ""
+    first: Series | None = None
+    """The series of one telemetry key, `key`: of its first definition, with those of the others beside it.
+    Many a device has no other, and then needs no dict, which would have to be copied with each batch."""
+    more: dict[str, Series] | None = None
+    """The same of further keys."""
+
+    def get(self, key: str) -> Series | None:
+        """The first series of a key."""
+        if key == self.key:
+            return self.first
+        return None if self.more is None else self.more.get(key)
+
+    def items(self) -> Iterator[tuple[str, Series]]:
+        """The keys, each with its first series."""
+        if self.first is not None:
+            yield self.key, self.first
+        if self.more is not None:
+            yield from self.more.items()
+
+    def put(self, key: str, series: Series) -> None:
+        """Add a key that is not there yet."""
+        if self.first is None:
+            self.key, self.first = key, series
+        elif self.more is None:
+            self.more = {key: series}
+        else:
+            self.more[key] = series
+
+    def keep(self, series: dict[str, Series]) -> None:
+        """Have these keys and no others."""
+        self.key, self.first, self.more = "", None, None
+        for key, one in series.items():
+            self.put(key, one)
 
 
 class Definitions(NamedTuple):
@@ -130,12 +162,19 @@ def beside(series: Sequence[Series]) -> Series:
 def copied(state: DeviceWindows) -> DeviceWindows:
     """The same state, sharing nothing with it that changes."""
     copy: DeviceWindows = state.__copy__()  # type: ignore[attr-defined]  # copy.copy is three times the price
-    copy.series = copies = {}
-    for key, series in state.series.items():
-        copies[key] = one = series.__copy__()  # type: ignore[attr-defined]
-        while one.beside is not None:
-            one.beside = one = one.beside.__copy__()
+    if state.first is not None:
+        copy.first = _copied(state.first)
+    if state.more is not None:
+        copy.more = {key: _copied(series) for key, series in state.more.items()}
     return copy
+
+
+def _copied(series: Series) -> Series:
+    first: Series = series.__copy__()  # type: ignore[attr-defined]
+    one = first
+    while one.beside is not None:
+        one.beside = one = one.beside.__copy__()  # type: ignore[attr-defined]
+    return first
 
 
 def due(state: DeviceWindows) -> int | None:

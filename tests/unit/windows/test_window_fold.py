@@ -139,7 +139,7 @@ def test_no_window_of_a_changed_definition_has_the_start_of_a_closed_one():
 def test_what_is_remembered_of_closed_windows_is_bounded():
     every = only(window("every", key="*", size="10ms"))
     _, state = run(every, *((n * 20, points((n * 20, 1.0), key=f"k{n}")) for n in range(500)))
-    assert len(state.series) < 300
+    assert len(dict(state.items())) < 300
 
 
 def test_another_lateness_or_idle_time_applies_to_open_windows():
@@ -340,7 +340,7 @@ def test_windows_are_those_of_the_naive_reference(messages, data):
     if state is not None:
         naive.clock(now + 1000)
         closed += expire(state, now + 1000, DEFINITIONS).closed
-        assert all(not one.count and not one.others for known in state.series.values() for one in known.all())
+        assert all(not one.count and not one.others for _, known in state.items() for one in known.all())
     assert [msgspec.structs.astuple(c) for c in closed] == naive.closed
     assert late == naive.late
     assert len({(c.window, c.key, c.start) for c in closed}) == len(closed)
