@@ -58,11 +58,22 @@ class Uplink:
         await producer.start()
         batches = {number: producer.create_batch() for number in range(PARTITIONS)}
         sent: set[asyncio.Future[object]] = set()
+        sequences = [0] * PARTITIONS
         try:
             for n in range(self.count):
                 device = self.name_of(n)
                 number = partition_of(device.encode(), PARTITIONS)
-                tp = RawHeader(Kind.PUBLISH, 1, identity=Identity.LOGIN, incarnation=1, sequence=n, session=1)
+                # As a bridge counts them: who repeats these is taken for a device that sends again.
+                sequences[number] += 1
+                tp = RawHeader(
+                    Kind.PUBLISH,
+                    1,
+                    identity=Identity.LOGIN,
+                    incarnation=1,
+                    sequence=sequences[number],
+                    session=n % self.devices + 1,
+                    packet_id=n // self.devices % 65_535 + 1,
+                )
                 record = {
                     "key": device.encode(),
                     "value": self.payload(n),
