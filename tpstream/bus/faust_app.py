@@ -31,6 +31,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from tpstream.bus.assignor import LaneAssignor
 from tpstream.bus.changelog import Superseded
 from tpstream.bus.fetched import lean
 from tpstream.bus.lane import Lane
@@ -221,6 +222,7 @@ class LaneApp(faust.App):  # type: ignore[misc]
             autodiscover=False,
             consumer_auto_offset_reset="earliest",
             consumer_group_instance_id=settings.instance or None,
+            PartitionAssignor=LaneAssignor,
             # Not with 0: Faust would deal partitions out singly then, not by their numbers.
             table_standby_replicas=1,
             consumer_max_fetch_size=2_000_000,
