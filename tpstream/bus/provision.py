@@ -86,7 +86,11 @@ async def provision(
 async def read_life(bootstrap: str) -> LifeRecord | None:
     """The newest life record, None where no topics were provisioned yet. Raises Unavailable."""
     consumer = aiokafka.AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100, request_timeout_ms=10_000
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=100,
+        request_timeout_ms=10_000,
     )
     try:
         async with asyncio.timeout(10):
