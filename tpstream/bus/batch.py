@@ -15,7 +15,16 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from tpstream.bus.envelope import DerivedHeader, Headers, Kind, header, pack_derived, pack_published, position_in
+from tpstream.bus.envelope import (
+    RAW_VERSION,
+    DerivedHeader,
+    Headers,
+    Kind,
+    header,
+    pack_derived,
+    pack_published,
+    position_in,
+)
 from tpstream.bus.partitioner import partition_of
 from tpstream.bus.position import Life, Position
 from tpstream.bus.sink import Sink
@@ -104,20 +113,20 @@ class Batch:
         if self.topic is uplink_raw:
             return _made(Position, (self.life, self.partition, record.offset, 0))
         data = header(record.headers, "tp")
-        return self._place(record) if data is None else position_in(data)
+        return self._place(record) if data is None or data[:1] == _RAW_BYTE else position_in(data)
 
     def derived(self, record: Record) -> DerivedHeader:
         """The `tp` header of a record on a decoded topic.
 
-        A record without one (somebody else's producer) stands for itself: its position is
-        its own place in its topic, told apart from raw positions, and from those of other
-        topics, by a partition number beyond them.
+        A record without one (somebody else's producer, or a tick in a user's topic) stands for
+        itself: its position is its own place in its topic, told apart from raw positions, and
+        from those of other topics, by a partition number beyond them.
         """
         data = header(record.headers, "tp")
-        if data is not None:
+        if data is not None and data[:1] != _RAW_BYTE:
             return DerivedHeader.unpack(data)
         place = self._place(record)
-        return _made(DerivedHeader, (Kind.PUBLISH, place, place))
+        return _made(DerivedHeader, (kind_of(record), place, place))
 
     def _place(self, record: Record) -> Position:
         number = self._foreign
@@ -247,6 +256,7 @@ BESIDE = 1 << 29
 
 _PUBLISH = Kind.PUBLISH
 _PUBLISH_BYTE = bytes((Kind.PUBLISH,))
+_RAW_BYTE = bytes((RAW_VERSION,))
 _KIND: Mapping[bytes, Kind] = {bytes((kind,)): kind for kind in Kind}
 _encode = msgspec.json.Encoder().encode
 _made = tuple.__new__

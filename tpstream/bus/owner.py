@@ -1,13 +1,14 @@
 """What the owner of a raw partition appends to it: ticks and configuration records.
 
 So that no fold reads a clock, time that passes in silence is a record too; so that a replay
-uses the configuration that was in force, taking over a new one is a record as well.
+uses the configuration that was in force, taking over a new one is a record as well. Users' own
+topics get ticks where a table that an agent fills from them is due.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from tpstream.bus import topics
 from tpstream.bus.envelope import Kind, RawHeader, WayIn
 from tpstream.bus.lane import Lane
 from tpstream.bus.producer import Producer
+from tpstream.bus.progress import Place
 from tpstream.bus.table import Table
 
 log = logging.getLogger(__name__)
@@ -32,10 +34,19 @@ class PartitionOwner:
     ) -> None:
         """`epochs`: of each owned partition (`tpstream.bus.changelog`); what is appended carries it as its session."""
         self._lane = lane
+        own = topics.names()
+        self._users = {
+            topic.name: agent.tables
+            for agent in lane.agents
+            for topic in agent.topics
+            if agent.tables and not any(t.name in own for t in agent.topics)
+        }
+        """Users' topics, and the tables of the agents that read nothing that is made of the raw topic."""
         self._epochs = {} if epochs is None else epochs
         self._producer = producer
-        self._tables = tables
-        self._ticked: dict[int, int] = {}
+        users = {table.name for tables in self._users.values() for table in tables}
+        self._tables = [table for table in tables if table.name not in users]
+        self._ticked: dict[Place, int] = {}
         self._announced: dict[int, str] = {}
 
     def release(self) -> None:
@@ -50,32 +61,46 @@ class PartitionOwner:
         """
         if not self._producer.available:
             return 0
-        count = 0
-        for number in self._owned():
-            clock = self._lane.progress[topics.uplink_raw.name, number].clock
-            due = [at for table in self._tables if (at := table.at(number).next_due()) is not None]
-            # A clock that was put back is no reason to wait until it is where it was.
-            if not due or min(due) > now or 0 <= now - self._ticked.get(number, 0) < TICK_EVERY_MS:
-                continue
-            if clock >= min(due) and now - min(due) < TICK_EVERY_MS:
-                # What moved the clock may be on its way to the table. Not for ever: a tick reaches every
-                # agent, while of a busy partition's telemetry a table of commands never hears.
-                continue
-            self._append(number, Kind.TICK, b"", now)
-            self._ticked[number] = now
-            count += 1
-        return count
+        return sum(self._tick(place, tables, now) for place, tables in self._due_on())
+
+    def _due_on(self) -> Iterator[tuple[Place, Sequence[Table[Any]]]]:
+        """The partitions in which time is to pass, and for which tables."""
+        for place, progress in self._lane.progress.items():
+            if place[0] == topics.uplink_raw.name:
+                yield place, self._tables
+            elif place[0] in self._users and not progress.buffered and not progress.behind_since:
+                # In a user's topic only where all is read that others have written: what is due
+                # there in a history is closed by what stands behind it.
+                yield place, self._users[place[0]]
+
+    def _tick(self, place: Place, tables: Sequence[Table[Any]], now: int) -> bool:
+        topic, number = place
+        clock = self._lane.progress[place].clock
+        due = min((at for table in tables if (at := table.at(number).next_due()) is not None), default=None)
+        # A clock that was put back is no reason to wait until it is where it was.
+        if due is None or due > now or 0 <= now - self._ticked.get(place, 0) < TICK_EVERY_MS:
+            return False
+        if clock >= due and now - due < TICK_EVERY_MS:
+            # What moved the clock may be on its way to the table. Not for ever: a tick reaches every
+            # agent, while of a busy partition's telemetry a table of commands never hears.
+            return False
+        # Without a value in a user's topic: to everybody else's eyes a tombstone of the empty key.
+        self._append(topic, number, Kind.TICK, b"" if topic == topics.uplink_raw.name else None, now)
+        self._ticked[place] = now
+        return True
 
     def configure(self, release: str, now: int) -> None:
         """Append a configuration record to every owned partition that has not got this release."""
         for number in self._owned():
             if release and self._announced.get(number) != release:
-                self._append(number, Kind.CONFIGURATION, msgspec.json.encode({"release": release}), now)
+                self._append(
+                    topics.uplink_raw.name, number, Kind.CONFIGURATION, msgspec.json.encode({"release": release}), now
+                )
                 self._announced[number] = release
 
     def _owned(self) -> list[int]:
         return [number for topic, number in self._lane.progress if topic == topics.uplink_raw.name]
 
-    def _append(self, number: int, kind: Kind, value: bytes, now: int) -> None:
+    def _append(self, topic: str, number: int, kind: Kind, value: bytes | None, now: int) -> None:
         header = RawHeader(kind, way_in=WayIn.OWNER, session=self._epochs.get(number, 0)).pack()
-        self._producer.add(topics.uplink_raw.name, number, b"", value, (("tp", header),), now)
+        self._producer.add(topic, number, b"", value, (("tp", header),), now)

@@ -66,7 +66,7 @@ def _fold_batch(batch: Batch, table: Table[DeviceWindows], windows: tuple[Window
                 _, partition, offset, item = position = batch.position(record)
                 newest[partition] = position
                 kind = kind_of(record)
-            else:
+            if partition == own:
                 last = offset
             timestamp = record.timestamp
             if timestamp > clock:

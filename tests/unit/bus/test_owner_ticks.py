@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from tpstream.bus.agent import Agent
 from tpstream.bus.lane import Lane
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.position import Life
 from tpstream.bus.progress import Progress
 from tpstream.bus.table import Table, TablePartition
-from tpstream.bus.topics import uplink_raw
+from tpstream.bus.topics import declare, uplink_raw
 
 LIFE = Life(bytes(16))
 
@@ -25,9 +26,11 @@ class Appended:
     def __init__(self) -> None:
         self.available = True
         self.times: list[int] = []
+        self.topics: list[str] = []
 
     def add(self, topic: str, partition: int, key: bytes, value: bytes, headers: Any, timestamp: int) -> int:
         self.times.append(timestamp)
+        self.topics.append(topic)
         return partition
 
 
@@ -66,3 +69,28 @@ def test_none_piles_up_while_kafka_is_away(bench: Bench) -> None:
     assert sum(bench.owner.tick(now) for now in range(10_000, 100_000, 1_000)) == 0
     bench.raw.available = True
     assert bench.owner.tick(100_000) == 1
+
+
+def test_a_users_topic_gets_ticks_of_its_own_where_it_is_quiet() -> None:
+    bench = Bench(at=10_000)
+    users = Table("windows-plant", Due, due=lambda value: value.at)
+    users.partitions[0] = TablePartition(users, 0, LIFE)
+    users.at(0).put("key", Due(5_000))
+
+    async def handler(batch: Any) -> None: ...
+
+    plant = declare("plant", dict)
+    services: Any = None
+    lane = Lane([Agent("windows-plant", handler, (plant,), (users,), "process")], services, services)
+    raw, own = lane.progress[uplink_raw.name, 0], lane.progress["plant", 0] = Progress(), Progress()
+    owner = PartitionOwner(lane, bench.raw, [bench.table, users])  # type: ignore[arg-type]
+    assert owner.tick(5_000) == 1
+    assert bench.raw.topics == ["plant"]
+    own.buffered = 1
+    assert owner.tick(6_000) == 0
+    own.buffered, own.behind_since = 0, 1.0
+    assert owner.tick(7_000) == 0
+    own.behind_since, own.clock, raw.clock = 0.0, 7_500, 7_500
+    assert owner.tick(8_000) == 1
+    assert owner.tick(10_000) == 2
+    assert bench.raw.topics == ["plant", "plant", uplink_raw.name, "plant"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tpstream.app import App
 from tpstream.bus import topics
 from tpstream.bus.batch import foreign
-from tpstream.bus.envelope import DerivedHeader, Kind
+from tpstream.bus.envelope import DerivedHeader, Kind, RawHeader
 from tpstream.bus.position import Position
 from tpstream.bus.table import TablePartition
 from tpstream.errors import TpstreamError
@@ -55,8 +55,7 @@ def record(offset, timestamp, device="d1", **value):
 
 
 def tick(offset, timestamp):
-    position = Position(LIFE, foreign("plant", 0), offset)
-    return FakeRecord(None, offset, timestamp, b"", (("tp", DerivedHeader(Kind.TICK, position, position).pack()),))
+    return FakeRecord(None, offset, timestamp, b"", (("tp", RawHeader(Kind.TICK).pack()),))
 
 
 def results(*batches):
@@ -117,7 +116,9 @@ async def test_ticks_close_the_windows_of_the_silent():
     plant = Plant(mean={"idle": "30ms"})
     await plant.handle(record(0, 5, temperature=1.0, ts=1))
     assert results(await plant.handle(tick(1, 34))) == []
-    assert results(await plant.handle(tick(2, 35))) == [("mean", "d1", "temperature", 0, 1.0, 1)]
+    batch = await plant.handle(tick(2, 35))
+    assert results(batch) == [("mean", "d1", "temperature", 0, 1.0, 1)]
+    assert DerivedHeader.unpack(dict(batch.outgoing[0].headers)["tp"]).origin.offset == 2
 
 
 @pytest.mark.parametrize(
