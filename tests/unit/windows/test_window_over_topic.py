@@ -121,6 +121,14 @@ async def test_ticks_close_the_windows_of_the_silent():
     assert DerivedHeader.unpack(dict(batch.outgoing[0].headers)["tp"]).origin.offset == 2
 
 
+async def test_the_clock_is_kept_and_never_goes_back():
+    plant = Plant(mean={})
+    await plant.handle(tick(0, 1000))
+    await plant.handle(record(1, 900, temperature=2.0, ts=1))
+    batch = await plant.handle(record(2, 950, temperature=2.0, ts=900), tick(3, 960))
+    assert [result.closed_at for result in sent(batch, topics.windows)] == [1000]
+
+
 @pytest.mark.parametrize(
     ("bad", "said"),
     [

@@ -1,0 +1,111 @@
+"""Windows over a user's topic on a broker: over a restart, each once, the last one by the owner's ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiokafka
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from parts.kafka import Kafka
+
+from tpstream.app import App, Services
+from tpstream.bus import topics
+from tpstream.bus.owner import PartitionOwner
+from tpstream.bus.producer import Producer
+from tpstream.bus.provision import provision
+from tpstream.bus.reader import read_to_end
+from tpstream.bus.recovery import changelog_of
+from tpstream.bus.runner import Runner
+from tpstream.messages import WindowResult
+from tpstream.settings import Settings
+
+pytestmark = pytest.mark.kafka
+
+
+class Reading(msgspec.Struct):
+    ts: int
+    temperature: float
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, app: App, *, ticks: bool) -> AsyncIterator[None]:
+    """A worker of this application, which looks for what is due as a worker does, if `ticks`; stopped in order."""
+    agents = list(app.agents.values())
+    changelogs = [changelog_of("plant", table) for agent in agents for table in agent.tables]
+    await provision(settings, changelogs=changelogs, users=tuple(app.topics.values()), wait=20)
+    producer = Producer(settings.bootstrap, settings.partitions)
+    await producer.start()
+    services = Services(settings=settings, catalog=None, scripts=None)  # type: ignore[arg-type]
+    runner = Runner("plant", agents, services, producer, interval=0.05, on_rejected=lambda sink, error: None)
+    stop = asyncio.Event()
+    task = asyncio.create_task(runner.run(stop))
+
+    async def chores() -> None:
+        owner = PartitionOwner(runner.lane, producer, runner.checkpoint.tables)
+        while True:
+            await asyncio.sleep(0.1)
+            if runner.assigned and ticks:
+                for place, lag in runner.faust.lag().items():
+                    runner.lane.progress[place].look(lag, time.monotonic())
+                owner.tick(int(time.time() * 1000))
+
+    looking = asyncio.create_task(chores())
+    try:
+        yield
+        if task.done():
+            await task
+    finally:
+        looking.cancel()
+        stop.set()
+        await asyncio.wait([task], timeout=20)
+        await producer.stop()
+
+
+async def publish(settings: Settings, topic: str, readings: list[tuple[str, Reading]]) -> None:
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
+    await producer.start()
+    try:
+        for device, reading in readings:
+            await producer.send(topic, msgspec.json.encode(reading), key=device.encode(), timestamp_ms=reading.ts)
+    finally:
+        await producer.stop()
+
+
+async def results(settings: Settings, count: int) -> list[WindowResult]:
+    """What is in tp.windows.v1, once that many are."""
+    starts = {TopicPartition(topics.windows.name, number): 0 for number in range(settings.partitions)}
+    async with asyncio.timeout(40):
+        while True:
+            found: list[Any] = [r async for _, some in read_to_end(settings.bootstrap, starts) for r in some]
+            if len(found) >= count:
+                return [topics.windows.decode(record.value) for record in found]
+            await asyncio.sleep(0.2)
+
+
+async def test_each_window_once_over_a_restart_and_the_last_by_a_tick(fresh_kafka: Kafka) -> None:
+    settings = fresh_kafka.settings()
+    app = App()
+    plant = app.topic("plant.readings.v1", Reading)
+    app.window("mean", topic=plant, key="temperature", time="ts", size="1s", idle="2s")
+    devices = [f"oven-{n}" for n in range(20)]
+    start = (int(time.time()) - 60) * 1000  # a minute ago: by now everything is due
+    steps = [start + n * 250 for n in range(40)]
+    first = [(device, Reading(ts, float(n))) for n, ts in enumerate(steps[:22]) for device in devices]
+    second = [(device, Reading(ts, float(n))) for n, ts in enumerate(steps) if n >= 22 for device in devices]
+    # Ticks are of now: none may come in between and close what the second half goes on with.
+    await provision(settings, users=(plant,), wait=20)
+    async with running(settings, app, ticks=False):
+        await publish(settings, plant.name, first)
+        await results(settings, 5 * 20)
+    await publish(settings, plant.name, second)
+    async with running(settings, app, ticks=True):
+        found = await results(settings, 10 * 20)
+    expected = {(d, start + n * 1000): (4, n * 4 + 1.5) for d in devices for n in range(10)}
+    assert {(r.device, r.start): (r.count, r.value) for r in found} == expected
+    assert len(found) == len(expected)
