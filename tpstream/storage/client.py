@@ -21,6 +21,11 @@ AUTHENTICATION_FAILED = 516
 _LOCAL = ("127.", "localhost", "::1")
 
 
+def is_local(host: str) -> bool:
+    """Whether a host is this machine, by its name."""
+    return host.startswith(_LOCAL)
+
+
 async def connect(settings: Settings) -> Any:
     """An async client of clickhouse-connect. Raises its errors, or OSError."""
     host, port = settings.store_address
@@ -30,8 +35,7 @@ async def connect(settings: Settings) -> Any:
         username=settings.store_user,
         password=settings.store_password,
         database=settings.database,
-        # Over the loopback packing costs more than it saves.
-        compress=not host.startswith(_LOCAL),
+        compress=not is_local(host),
         connect_timeout=5,
         send_receive_timeout=60,
         autogenerate_session_id=False,
