@@ -1,10 +1,13 @@
 """The sinks on the real embedded store: once, first come, whatever is repeated, killed or away."""
 
 import asyncio
+import copy
+import gc
 import itertools
 import signal
 import uuid
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -146,7 +149,7 @@ async def test_what_is_inserted_again_is_one_row_to_every_reader(sinks, reader):
     for sink, rows in all_of:
         column = "id" if sink.name in ("alarms", "commands", "dead_letters") else "device"
         count = await reader.query(f"SELECT count() AS n FROM {sink.name} WHERE {column} = {{v:String}}", {"v": tag})
-        assert count == [{"n": len(rows[0])}], sink.name
+        assert count == [{"n": rows.size}], sink.name
         assert sink.pending == 0
 
 
@@ -221,16 +224,62 @@ async def test_readers_of_the_page(sinks, reader):
 
 async def test_rows_that_are_refused_are_named_and_the_others_stored(sinks, reader):
     device = unique()
-    rows = points(device, *[(T0 + i, i, "device", T0, i) for i in range(20)])
-    rows.kind[7] = "wrong"  # no member of the Enum: ClickHouse refuses it
-    rows.source_offset[12] = -1  # not to be written as UInt64
-    sinks.telemetry.add(rows)
+    messages = [Telemetry(device, (Point("k", T0 + i, float(i)), Point("l", T0 + i, float(i)))) for i in range(20)]
+    messages[7] = Telemetry(device, (Point("k", T0 + 7, 7.0), Point("l", T0 + 7, 7.0, kind="wrong")))  # in no Enum
+    messages[12] = Telemetry(
+        device, (Point("k", T0 + 12, None, "\ud800", "text"), Point("l", T0 + 12, 1.0))
+    )  # no UTF-8
+    for start in range(0, 20, 4):
+        origins = [Position(LIFE, 3, i) for i in range(start, start + 4)]
+        sinks.telemetry.add(columns.telemetry(messages[start : start + 4], origins, [T0] * 4))
     with pytest.raises(Rejected) as caught:
         await sinks.telemetry.flush()
-    assert [row["ts"] - T0 for row in caught.value.rows] == [7, 12]
-    assert len(await reader.telemetry(device)) == 18
+    found = [
+        (r["device"], r["key"], r["ts"] - T0, r["source_partition"], r["source_offset"]) for r in caught.value.rows
+    ]
+    assert found == [(device, "l", 7, 3, 7), (device, "k", 12, 3, 12)]
+    assert len(await reader.telemetry(device)) == 38
     await sinks.telemetry.flush()
     assert sinks.telemetry.pending == 0
+
+
+async def test_an_insert_of_many_batches_is_one_part_for_each_table_partition(own_store):
+    opened = await Store.connect(own_store.settings())
+    client = opened.telemetry._client
+    await client.command("SYSTEM STOP MERGES telemetry_rows")
+    for n in range(200):
+        opened.telemetry.add(points("d", (T0 + n, 1, "device", T0, n)))
+    await opened.telemetry.flush()
+    parts = "SELECT count() FROM system.parts WHERE active AND table = 'telemetry_rows'"
+    assert (await client.query(parts)).result_rows == [(1,)]
+    await opened.close()
+
+
+async def test_rows_go_packed_to_a_store_that_is_not_on_this_machine(store, reader):
+    opened, device = await Store.connect(store.settings()), unique()
+    opened.telemetry._packed = True
+    opened.telemetry.add(points(device, *[(T0 + i, i, "device", T0, i) for i in range(1000)]))
+    await opened.telemetry.flush()
+    assert len(await reader.telemetry(device)) == 1000
+    await opened.close()
+
+
+async def test_what_waits_for_a_store_that_is_away_stays_small(own_store):
+    """200,000 rows are the bound by default: 10 MB of columns, where lists of objects took ten times that."""
+    opened = await Store.connect(own_store.settings())
+    own_store.stop(signal.SIGKILL)
+    block = points("d", *[(T0 + i, i, "device", T0, i) for i in range(5_000)])
+    gc.collect()
+    began = psutil.Process().memory_info().rss
+    for _ in range(40):
+        opened.telemetry.add(copy.deepcopy(block))
+    with pytest.raises(Full):
+        opened.telemetry.add(block)
+    for _ in range(30):
+        with pytest.raises(Unavailable):
+            await opened.telemetry.flush()
+    assert (psutil.Process().memory_info().rss - began) / 1e6 < 50
+    await opened.close()
 
 
 async def test_the_bound_holds(store):
