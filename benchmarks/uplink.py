@@ -43,8 +43,8 @@ class Uplink:
         if self.binary:
             return struct.pack(">hHH", temperature, humidity, battery)
         return (
-            f'{{"ts":{self.time_of(n)},"temperature":{temperature / 100},"humidity":{humidity / 100},'
-            f'"battery":{battery / 1000}}}'
+            f'{{"ts":{self.time_of(n)},"values":{{"temperature":{temperature / 100},"humidity":{humidity / 100},'
+            f'"battery":{battery / 1000}}}}}'
         ).encode()
 
     def write(self, bootstrap: str) -> None:
