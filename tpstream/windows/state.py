@@ -162,10 +162,13 @@ def beside(series: Sequence[Series]) -> Series:
 def copied(state: DeviceWindows) -> DeviceWindows:
     """The same state, sharing nothing with it that changes."""
     copy: DeviceWindows = state.__copy__()  # type: ignore[attr-defined]  # copy.copy is three times the price
-    if state.first is not None:
-        copy.first = _copied(state.first)
-    if state.more is not None:
-        copy.more = {key: _copied(series) for key, series in state.more.items()}
+    first, more = state.first, state.more
+    if first is not None:
+        copy.first = first.__copy__() if first.beside is None else _copied(first)  # type: ignore[attr-defined]
+    if more is not None:
+        copy.more = copies = {}
+        for key, one in more.items():
+            copies[key] = one.__copy__() if one.beside is None else _copied(one)  # type: ignore[attr-defined]
     return copy
 
 
