@@ -19,6 +19,7 @@ MODULES = {
     "memory": "memory",
     "workers": "workers",
     "outage": "outage",
+    "store": "store",
     "end_to_end": "end_to_end",
 }
 """What each benchmark is called, and where it is."""
