@@ -55,15 +55,25 @@ class App:
         """Where each agent was declared."""
         self.windows: dict[str, Window] = {}
 
-    def topic(self, name: str, type: type[V], *, partitions: int | None = None, compact: bool = False) -> Topic[V]:
+    def topic(
+        self,
+        name: str,
+        type: type[V],
+        *,
+        partitions: int | None = None,
+        compact: bool = False,
+        ticks: bool = False,
+    ) -> Topic[V]:
         """Declare a topic of your own, of a msgspec Struct, a dict (`dict[str, float]`, say) or bytes.
 
         A worker whose agents name it makes it at its start where it is not there: with TPSTREAM_PARTITIONS,
         or `partitions`, and compacted if `compact`. One that has another number of partitions is refused.
+        `ticks`: where it is quiet, tpstream appends records without key and value to it, so that what is due
+        by the clock (the last windows over it) is done; not for a topic whose other readers mind these.
         """
-        topic = declare(name, type, partitions=partitions, compact=compact)
+        topic = declare(name, type, partitions=partitions, compact=compact, ticks=ticks)
         known = self.topics.setdefault(name, topic)
-        if (known.type, known.partitions, known.compact) != (type, partitions, compact):
+        if (known.type, known.partitions, known.compact, known.ticks) != (type, partitions, compact, ticks):
             raise ConfigurationError(f"topic {name} is declared twice, in different ways")
         return known
 

@@ -67,7 +67,8 @@ class Settings:
     # Worker
     roles: str = _setting("process,store", "Roles of a worker: process, store")
     instance: str = _setting(
-        "", "Name of this worker that outlives its process (static membership): a restart moves no partitions; empty: none"
+        "",
+        "Name of this worker that outlives its process (static membership): a restart moves no partitions; empty: none",
     )
     standbys: bool = _setting(True, "Follow the tables of another worker's partitions, to take over at once")
     session_timeout: float = _setting(15.0, "Seconds after which Kafka gives a silent worker's partitions away")

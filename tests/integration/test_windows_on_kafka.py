@@ -91,7 +91,7 @@ async def results(settings: Settings, count: int) -> list[WindowResult]:
 async def test_each_window_once_over_a_restart_and_the_last_by_a_tick(fresh_kafka: Kafka) -> None:
     settings = fresh_kafka.settings()
     app = App()
-    plant = app.topic("plant.readings.v1", Reading)
+    plant = app.topic("plant.readings.v1", Reading, ticks=True)
     app.window("mean", topic=plant, key="temperature", time="ts", size="1s", idle="2s")
     devices = [f"oven-{n}" for n in range(20)]
     start = (int(time.time()) - 60) * 1000  # a minute ago: by now everything is due

@@ -42,6 +42,12 @@ OnRejected = Callable[[Sink, Rejected], None]
 __all__ = ["Checkpoint", "Commit", "Fence", "OnRejected", "Superseded"]
 
 
+TABLES_SHARE = 20
+"""Of the time between two checkpoints one part in so many may go to writing tables."""
+
+LONGEST_SECONDS = 10.0
+"""Between two checkpoints at the most, for the tables' sake: what a crash makes a successor do again."""
+
 GIVE_UP_SECONDS = 60.0
 """How long checkpoints of one assignment may be dropped one after the other."""
 
@@ -91,6 +97,7 @@ class Checkpoint:
         """Why the checkpoint in hand is held up; empty: it is not."""
         self.seconds: float = 0.0
         """How long the last one took."""
+        self._tables_seconds = 0.0
         self.count = 0
         self.stopping = False
         self._lock = asyncio.Lock()
@@ -100,13 +107,17 @@ class Checkpoint:
     async def run(self, interval: float) -> None:
         """A checkpoint every `interval` seconds, or at once when a sink is full, until `stopping`.
 
+        Where writing tables takes long, they come as much further apart.
+
         Who is told for longer than it takes to be told by the group, too, that its partitions are
         another's gives up: the worker is to begin anew.
         """
         dropped = -1, 0.0
         while not self.stopping:
+            # Values that are touched all the time are written once a checkpoint, however often they were touched.
+            pause = max(interval, min(TABLES_SHARE * self._tables_seconds, LONGEST_SECONDS))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.lane.full.wait(), interval)
+                await asyncio.wait_for(self.lane.full.wait(), pause)
             try:
                 await self.take()
             except Superseded as error:
@@ -126,11 +137,15 @@ class Checkpoint:
         async with self._lock:
             began = time.monotonic()
             cut = self._cut()
+            tables_seconds = time.monotonic() - began
             if not cut.offsets and not cut.prepared and not self.lane.full.is_set():
                 return
             try:
                 for step in self.STEPS:
+                    step_began = time.monotonic()
                     await getattr(self, f"_{step}")(cut)
+                    if step in ("changelog", "state"):
+                        tables_seconds += time.monotonic() - step_began
                     await self.reached(step)
             except BaseException:
                 # RocksDB would be marked as further than this by the next one, and these values be missing in it.
@@ -141,6 +156,7 @@ class Checkpoint:
             for place, written in cut.prepared.items():
                 cut.parts[place].written(written)
             self.seconds = time.monotonic() - began
+            self._tables_seconds = tables_seconds
             self.count += 1
             metrics.CHECKPOINT_SECONDS.labels(self.name).observe(self.seconds)
             await self.lane.made_room()

@@ -42,6 +42,7 @@ class PartitionOwner:
             if agent.tables and not any(t.name in own for t in agent.topics)
         }
         """Users' topics, and the tables of the agents that read nothing that is made of the raw topic."""
+        self._with_ticks = {topic.name for agent in lane.agents for topic in agent.topics if topic.ticks}
         self._epochs = {} if epochs is None else epochs
         self._producer = producer
         users = {table.name for tables in self._users.values() for table in tables}
@@ -68,7 +69,12 @@ class PartitionOwner:
         for place, progress in self._lane.progress.items():
             if place[0] == topics.uplink_raw.name:
                 yield place, self._tables
-            elif place[0] in self._users and not progress.buffered and not progress.behind_since:
+            elif (
+                place[0] in self._users
+                and place[0] in self._with_ticks
+                and not progress.buffered
+                and not progress.behind_since
+            ):
                 # In a user's topic only where all is read that others have written: what is due
                 # there in a history is closed by what stands behind it.
                 yield place, self._users[place[0]]

@@ -30,6 +30,8 @@ class Topic(Generic[V]):
     """What a value to be sent is an instance of."""
     partitions: int | None = None
     """None: TPSTREAM_PARTITIONS."""
+    ticks: bool = False
+    """Of a user's topic: whether time that passes in silence may be a record in it, without a key or value."""
 
     def encode(self, value: V) -> bytes:
         """The record's value as JSON bytes (raw bytes for a topic of bytes)."""
@@ -83,7 +85,9 @@ def is_own(name: str) -> bool:
     return name.startswith(_OWN)
 
 
-def declare(name: str, kind: type[V], *, partitions: int | None = None, compact: bool = False) -> Topic[V]:
+def declare(
+    name: str, kind: type[V], *, partitions: int | None = None, compact: bool = False, ticks: bool = False
+) -> Topic[V]:
     """A topic of a user's own, of a msgspec Struct, a dict (`dict[str, float]`, say) or bytes.
 
     Raises ConfigurationError where the name, the type or the number of partitions will not do.
@@ -97,7 +101,7 @@ def declare(name: str, kind: type[V], *, partitions: int | None = None, compact:
     if partitions is not None and (type(partitions) is not int or partitions < 1):
         raise ConfigurationError(f"topic {name}: partitions={partitions!r} is no number from 1")
     if kind is bytes:
-        return Topic(name, kind, True, compact, None, bytes, partitions)
+        return Topic(name, kind, True, compact, None, bytes, partitions, ticks)
     accepts = get_origin(kind) or kind
     if not isinstance(accepts, type) or not issubclass(accepts, msgspec.Struct | dict):
         raise ConfigurationError(f"topic {name}: its type is {kind!r}, and should be a msgspec.Struct, dict or bytes")
@@ -105,7 +109,7 @@ def declare(name: str, kind: type[V], *, partitions: int | None = None, compact:
         decoder = msgspec.json.Decoder(kind)
     except TypeError as error:
         raise ConfigurationError(f"topic {name}: {kind!r} cannot be read from JSON: {error}") from None
-    return Topic(name, kind, True, compact, decoder, accepts, partitions)
+    return Topic(name, kind, True, compact, decoder, accepts, partitions, ticks)
 
 
 def all_topics() -> tuple[Topic[Any], ...]:

@@ -79,7 +79,7 @@ def test_a_users_topic_gets_ticks_of_its_own_where_it_is_quiet() -> None:
 
     async def handler(batch: Any) -> None: ...
 
-    plant = declare("plant", dict)
+    plant = declare("plant", dict, ticks=True)
     services: Any = None
     lane = Lane([Agent("windows-plant", handler, (plant,), (users,), "process")], services, services)
     raw, own = lane.progress[uplink_raw.name, 0], lane.progress["plant", 0] = Progress(), Progress()
@@ -94,3 +94,19 @@ def test_a_users_topic_gets_ticks_of_its_own_where_it_is_quiet() -> None:
     assert owner.tick(8_000) == 1
     assert owner.tick(10_000) == 2
     assert bench.raw.topics == ["plant", "plant", uplink_raw.name, "plant"]
+
+
+def test_a_users_topic_whose_other_readers_might_mind_gets_none() -> None:
+    bench = Bench(at=10_000)
+    users = Table("windows-plant", Due, due=lambda value: value.at)
+    users.partitions[0] = TablePartition(users, 0, LIFE)
+    users.at(0).put("key", Due(5_000))
+
+    async def handler(batch: Any) -> None: ...
+
+    services: Any = None
+    lane = Lane([Agent("windows-plant", handler, (declare("plant", dict),), (users,), "process")], services, services)
+    lane.progress["plant", 0] = Progress()
+    owner = PartitionOwner(lane, bench.raw, [bench.table, users])  # type: ignore[arg-type]
+    assert owner.tick(60_000) == 0
+    assert bench.raw.topics == []
