@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import signal
@@ -45,6 +46,9 @@ T = TypeVar("T")
 AGENTS = {"process": ("decode", "windows", "rules", "downlink"), "store": ("store",)}
 """The modules in `agents/` that a role runs; a user's package adds its own."""
 
+GC_YOUNG = 100_000
+"""Objects made and not freed between two looks for garbage: a batch makes tens of thousands that live a moment."""
+
 STALLED_SECONDS = 60.0
 """A partition with lag that has not moved for so long turns /health red."""
 
@@ -63,6 +67,7 @@ def run(settings: Settings) -> None:
     if settings.roles == "process":  # now, rather than once Kafka has been waited for
         ports.check(settings.host, {"TPSTREAM_WEB_PORT": settings.web_port})
     connection.mend()
+    gc.set_threshold(GC_YOUNG, 50, 100)
     uvloop.install()  # for the loop of Faust's consumer thread, too
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Worker(settings, settings.roles).run())

@@ -25,6 +25,7 @@ class _Lean(PartitionRecords):  # type: ignore[misc]
 
     @classmethod
     def of(cls, records: PartitionRecords) -> _Lean:
+        records._records_iterator = None  # it and what made it hold each other, and megabytes of bytes
         return cls(
             records._tp,
             records._records,
