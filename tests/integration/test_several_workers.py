@@ -90,8 +90,8 @@ class Group:
         self.workers: list[Worker] = []
         self.settings = kafka.settings(session_timeout=6.0)
 
-    async def join(self) -> Worker:
-        settings = self.kafka.settings(session_timeout=6.0, data_dir=self.folder / "data")
+    async def join(self, instance: str = "") -> Worker:
+        settings = self.kafka.settings(session_timeout=6.0, data_dir=self.folder / "data", instance=instance)
         worker = Worker(settings, self.name, self.handled)
         self.workers.append(worker)
         await worker.start()
@@ -204,4 +204,21 @@ async def test_a_standby_has_the_values_and_takes_over(group: Group, caplog: pyt
     assert group.counts() == dict(group.sent)
     replayed = [r.getMessage() for r in caplog.records if "changelog records in" in r.getMessage()]
     assert replayed
+    assert group.twice() == 0
+
+
+async def test_a_worker_with_a_name_that_restarts_moves_nothing(group: Group) -> None:
+    first = await group.join("a")
+    second = await group.join("b")
+    await group.shared()
+    owned, assignments = first.partitions, second.runner.lane.assignment
+    await group.publish(2_000)
+    await group.counted()
+    await group.leave(first)
+    again = await group.join("a")
+    await group.shared()
+    await group.publish(2_000)
+    await group.counted()
+    assert again.partitions == owned
+    assert second.runner.lane.assignment == assignments, "the other worker has noticed nothing"
     assert group.twice() == 0
