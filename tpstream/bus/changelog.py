@@ -25,7 +25,7 @@ from tpstream.bus.reader import read_to_end
 from tpstream.bus.state import PartitionState
 from tpstream.bus.stored import OWNER, Foreign
 from tpstream.bus.table import Prepared, Table
-from tpstream.errors import TpstreamError
+from tpstream.errors import TpstreamError, Unavailable
 from tpstream.observability import metrics
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,16 @@ class Changelogs:
         """The partitions are not ours any more."""
         self.epochs.clear()
         self._checkpoints.clear()
+
+    async def fits(self, prepared: Mapping[tuple[str, int], Prepared]) -> None:
+        """Raises Unavailable where a value is larger than Kafka takes: to go on without it would be to lose it."""
+        for (table, number), written in prepared.items():
+            for key, value in written.values.items():
+                if value is not None and len(key.encode()) + len(value) > self._producer.largest:
+                    raise Unavailable(
+                        f"table {table}, partition {number}: the value of key {key!r} has {len(value)} bytes, "
+                        f"and {self._producer.largest} can be stored; have its agent keep less, and restart the worker"
+                    )
 
     async def write(self, prepared: Mapping[tuple[str, int], Prepared]) -> None:
         """Append values and return when each is acknowledged."""

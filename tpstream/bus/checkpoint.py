@@ -211,6 +211,7 @@ class Checkpoint:
 
     async def _changelog(self, cut: Cut) -> None:
         if cut.prepared:
+            await self._until_available(partial(self.changelogs.fits, cut.prepared), cut)
             self._still(cut)
             await self.changelogs.write(cut.prepared)
             await self._until_available(self.changelogs.check, cut)

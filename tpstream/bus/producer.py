@@ -85,7 +85,8 @@ class Producer:
         """Of watched topics: stretches of offsets (from, to before) between our records that are not known as ours."""
         self._delivered = delivered
         self._max_request = max_request
-        self._largest = max_request - 10_000
+        self.largest = max_request - 10_000
+        """Bytes of key and value of the largest record that is taken."""
         self._partition_of = Partitioner(partitions)
         self._bootstrap = bootstrap
         self._client_id = client_id
@@ -165,7 +166,7 @@ class Producer:
 
     def add_all(self, rows: Sequence[Outgoing]) -> None:
         """Take records as `add` does, all or, where one is Rejected, none of them."""
-        largest, total = self._largest, 0
+        largest, total = self.largest, 0
         for topic, _, key, value, _, timestamp in rows:
             size = len(key) if value is None else len(key) + len(value)
             total += size
@@ -189,7 +190,7 @@ class Producer:
     def _checked(self, topic: str, key: bytes, value: bytes | None, timestamp: int) -> int:
         """The size of a record that Kafka will take; Rejected where it would not."""
         size = len(key) if value is None else len(key) + len(value)
-        if size > self._largest:
+        if size > self.largest:
             raise Rejected(f"{topic}: a record of {size} bytes is above the limit of {self._max_request}")
         if not _EARLIEST <= timestamp <= _LATEST:
             raise Rejected(f"{topic}: a record with the time {timestamp}, which Kafka has no room for")

@@ -36,6 +36,7 @@ class Log:
 
     name = "log"
     pending = 0
+    largest = 1_000
 
     def __init__(self) -> None:
         self.ends: dict[Place, int] = {}
@@ -184,3 +185,16 @@ async def test_each_step_is_told_of_once_it_is_done(bench: Bench, monkeypatch: p
         ("commit", True, True, False),
         ("state", True, True, True),
     ]
+
+
+async def test_a_value_that_kafka_will_not_take_holds_the_checkpoint_and_says_which(bench: Bench) -> None:
+    bench.log.largest = 10
+    bench.write("a", 1)
+    bench.acknowledge(2)
+    held = asyncio.create_task(bench.checkpoint.take())
+    while not bench.checkpoint.failing:
+        await asyncio.sleep(0)
+    assert "table counts, partition 0: the value of key 'a' has" in bench.checkpoint.failing
+    assert (bench.log.values, bench.committed, bench.on_disk()) == ({}, [], set())
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
