@@ -27,6 +27,12 @@ WATCHED = 1_000
 """Of this many records, more than half poison stops the agent instead of emptying the topic."""
 
 
+MAX_LETTER = 12_000_000
+"""Bytes of payload and headers that a dead letter holds whole; as JSON they are a third longer."""
+KEPT_OF_LARGER = 65_536
+"""Bytes of a larger payload that it holds."""
+
+
 @dataclass(slots=True)
 class Condition:
     """How an agent fares, over all its partitions."""
@@ -173,6 +179,11 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
         position = batch.position(record)
     except TpstreamError:
         position = Position(batch.life, foreign(batch.topic.name, batch.partition), record.offset)
+    payload, detail = record.value or b"", one_line(failure)
+    headers = tuple((name, value or b"") for name, value in record.headers)
+    if len(payload) + sum(len(value) for _, value in headers) > MAX_LETTER:
+        detail += f" (of its {len(payload)} bytes the first {KEPT_OF_LARGER} are kept, and no headers)"
+        payload, headers = payload[:KEPT_OF_LARGER], ()
     letter = DeadLetter(
         id=f"{agent.name}-{batch.topic.name}-{batch.partition}-{record.offset}-{position.identity()}",
         ts=record.timestamp,
@@ -180,9 +191,9 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
         stage=agent.name,
         reason="agent",
         topic=(header(record.headers, "topic") or batch.topic.name.encode()).decode(errors="replace"),
-        payload=record.value or b"",
-        detail=one_line(failure),
-        headers=tuple((name, value or b"") for name, value in record.headers),
+        payload=payload,
+        detail=detail,
+        headers=headers,
         attempts=ATTEMPTS,
         source_life=batch.life.hex(),
         source_partition=batch.partition,

@@ -45,8 +45,8 @@ class Folded(NamedTuple):
     """The last of each key; None: deleted."""
     stamp: int
     """The highest so far."""
-    ignored: int
-    """Records of owners that had lost the partition."""
+    ignored: set[str]
+    """Keys of which an owner spoke that had lost the partition: to be written again, for compaction's sake."""
     foreign: int
     """Records that are not ours."""
 
@@ -59,7 +59,8 @@ def changelog_of(group: str, table: Table[Any]) -> str:
 def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
     """What records say that follow on a highest stamp. Raises Newer."""
     values: dict[str, bytes | None] = {}
-    ignored = foreign = 0
+    ignored: set[str] = set()
+    foreign = 0
     for record in records:
         value = record.value
         try:
@@ -69,7 +70,8 @@ def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
             foreign += 1
             continue
         if own < stamp:
-            ignored += 1
+            if record.key != OWNER:
+                ignored.add(key)
             continue
         stamp = own
         if record.key != OWNER:
@@ -81,7 +83,8 @@ def replay(state: PartitionState, table: str, records: Sequence[ConsumerRecord],
     """Bring a partition's state on disk on by these records, which follow on what it has."""
     known = state.meta.stamps.get(table, 0) if state.life == life else 0
     folded = fold(records, known)
-    state.write(life, {table: folded.values}, {table: records[-1].offset + 1}, {table: folded.stamp})
+    offsets, stamps = {table: records[-1].offset + 1}, {table: folded.stamp}
+    state.write(life, {table: folded.values}, offsets, stamps, {table: folded.ignored} if folded.ignored else {})
     if folded.foreign:
         metrics.QUARANTINED.labels(table).inc(folded.foreign)
         log.error("changelog of %s: %d records before offset %d are not tpstream's and are left out",
@@ -194,7 +197,7 @@ class Changelogs:
                 gaps.pop(0)
                 part = next(t for t in self.tables if t.name == table).partitions.get(number)
                 if keys and part is not None:
-                    log.warning("a stranger wrote %d keys to %s-%d; they are written again", len(keys), topic, number)
+                    log.warning("%d keys of %s-%d were written out of turn; they come again", len(keys), topic, number)
                     for key in keys:
                         part.write_again(key)
         return highest
@@ -213,7 +216,8 @@ class Changelogs:
             highest[number] = max(highest.get(number, 0), epoch)
             return set()
         if epoch == self.epochs[number]:
-            return set()
+            # A request of our own: sent twice, or taken after a later one, which it must not outlive.
+            return set() if stamp >= self.stamp(number) else {key}
         highest[number] = max(highest.get(number, 0), epoch)
         return {key}
 

@@ -24,7 +24,7 @@ from tpstream.bus.producer import Producer
 from tpstream.bus.progress import Place
 from tpstream.bus.sink import Sink
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Prepared, Table, TablePartition
+from tpstream.bus.table import Prepared, Table, TablePartition, Unstorable
 from tpstream.errors import Rejected, Unavailable
 from tpstream.observability import metrics
 
@@ -120,6 +120,11 @@ class Checkpoint:
                 await asyncio.wait_for(self.lane.full.wait(), pause)
             try:
                 await self.take()
+            except Unstorable as error:
+                # Nothing is committed without it: what it was made from comes again to a worker that is mended.
+                if self.failing != str(error):
+                    log.error("checkpoint held: %s", error)
+                self.failing = str(error)
             except Superseded as error:
                 log.warning("checkpoint dropped: %s", error)
                 if dropped[0] != self._assignment:
@@ -184,16 +189,23 @@ class Checkpoint:
         self.changelogs.next()
         stamps = {number: self.changelogs.stamp(number) for number in self.states}
         parts = {(table.name, number): table.at(number) for table in self.tables for number in self.states}
-        prepared = {
-            place: written for place, part in parts.items() if (written := part.prepare(stamps[place[1]])).cells
-        }
+        prepared: dict[tuple[str, int], Prepared] = {}
+        try:
+            for place, part in parts.items():
+                if (written := part.prepare(stamps[place[1]])).cells:
+                    prepared[place] = written
+        except BaseException:
+            for place, written in prepared.items():
+                parts[place].take_back(written)
+            raise
         return Cut(self._assignment, offsets, prepared, parts, dict(self.states), stamps)
 
     # The steps, in their order
 
     async def _fence(self, cut: Cut) -> None:
         """Not a word to anybody if the group has given our partitions to another while we slept."""
-        await self._until_available(self.fence, cut)
+        if cut.offsets or cut.prepared:
+            await self._until_available(self.fence, cut)
 
     async def _flush(self, cut: Cut) -> None:
         await asyncio.gather(*(self._flush_sink(sink, cut) for sink in self.sinks))

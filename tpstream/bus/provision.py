@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError, for_code
 from tpstream.bus import topics
 from tpstream.bus.life import newest
 from tpstream.bus.position import Life
+from tpstream.bus.state import DELETIONS_MS
 from tpstream.bus.topics import Topic
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 from tpstream.messages import LifeRecord
@@ -158,7 +159,8 @@ def _wanted(settings: Settings, changelogs: Sequence[str], users: Sequence[Topic
     }
     # A life is for ever; Kafka's default retention would end it after a week.
     wanted[topics.life.name][1]["retention.ms"] = "-1"
-    return wanted | dict.fromkeys(changelogs, (settings.partitions, size | compact))
+    changelog = size | compact | {"delete.retention.ms": str(DELETIONS_MS)}
+    return wanted | dict.fromkeys(changelogs, (settings.partitions, changelog))
 
 
 def _check(existing: dict[str, int], wanted: Wanted, settings: Settings) -> None:

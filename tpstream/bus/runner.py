@@ -164,12 +164,14 @@ class Runner:
         states = await standby.give(numbers)
         try:
             for number in sorted(numbers - set(states)):
-                states[number] = PartitionState(self._folder.path / str(number))
+                states[number] = PartitionState.open(self._folder.path / str(number), self.life)
             ends = await recover(settings.bootstrap, self.group, self.life, tables, states)
             bound = max(1_000, settings.table_keys // max(1, len(states)))
             for number, state in states.items():
                 for table in tables:
-                    table.partitions[number] = TablePartition(table, number, self.life, state, bound)
+                    part = table.partitions[number] = TablePartition(table, number, self.life, state, bound)
+                    for key in state.meta.out_of_turn.get(table.name, ()) if state.life == self.life else ():
+                        part.write_again(key)
             await self.changelogs.begin(states, ends, self.life)
         except BaseException:
             for state in states.values():
@@ -196,7 +198,7 @@ class Runner:
         try:
             async with asyncio.timeout(patience):
                 await self.checkpoint.take()
-        except (TimeoutError, Superseded) as error:
+        except (TimeoutError, Superseded, TpstreamError) as error:
             log.warning("the last checkpoint was not finished (%r); what it held comes again", error)
         self.lane.release()
         self.checkpoint.let_go()

@@ -47,7 +47,7 @@ class Standby:
             self.states.pop(number).close()
         for number in numbers:
             if number not in self.states:
-                self.states[number] = PartitionState(self._directory / str(number))
+                self.states[number] = PartitionState.open(self._directory / str(number), life)
         if self.states and self._tables:
             self._task = asyncio.create_task(self._follow(life), name="standby")
 

@@ -7,7 +7,10 @@ with each write goes how far the changelogs were at that moment, in one batch.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+import logging
+import shutil
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,10 +19,15 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, Writ
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 
+log = logging.getLogger(__name__)
+
 _META = b"\x00meta"
 _QUARANTINE = b"\x00quarantine\x00"
 _BLOCKS = Cache(32 * 1024 * 1024)
 """Of all partitions of this process."""
+
+DELETIONS_MS = 7 * 86_400_000
+"""How long a changelog keeps the word that a key was deleted, ms: its topic's `delete.retention.ms`."""
 
 FORMAT = 2
 """Format version of a partition's folder; older are read, newer refused."""
@@ -80,6 +88,10 @@ class Meta(msgspec.Struct, array_like=True):
     """The highest stamp seen in each table's changelog (`tpstream.bus.stored`)."""
     owing: bool = False
     """Values of an earlier life are here that this life's changelogs have not got."""
+    out_of_turn: dict[str, list[str]] = {}
+    """Keys by table that stand last in the changelog by a word that does not count: their owner writes them again."""
+    written_at: int = 0
+    """Wall clock, ms, of the last write: how old what it says of a changelog is."""
 
 
 class PartitionState:
@@ -100,6 +112,18 @@ class PartitionState:
         if self.meta.format > FORMAT:
             self._db.close()
             raise TpstreamError(f"state {path}: format {self.meta.format} is newer than this tpstream ({FORMAT})")
+
+    @classmethod
+    def open(cls, path: Path, life: Life, deletions_ms: int = DELETIONS_MS) -> PartitionState:
+        """The state, or an empty one where it is so old that the changelog may have forgotten deletions since."""
+        state = cls(path)
+        age = time.time_ns() // 1_000_000 - state.meta.written_at
+        if state.life == life and state.meta.written_at and age > deletions_ms * 3 // 4:
+            log.warning("state %s is %.0f days old; it is read from its changelogs anew", path, age / 86_400_000)
+            state.close()
+            shutil.rmtree(path)
+            return cls(path)
+        return state
 
     @property
     def life(self) -> Life:
@@ -130,8 +154,12 @@ class PartitionState:
         tables: Mapping[str, Mapping[str, bytes | None]],
         offsets: Mapping[str, int],
         stamps: Mapping[str, int] | None = None,
+        out_of_turn: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        """Write values (None: delete) and how far the changelogs are, as one. Unavailable: disk full."""
+        """Write values (None: delete) and how far the changelogs are, as one. Unavailable: disk full.
+
+        `out_of_turn`: further keys to be written again; None: they have been.
+        """
         batch = WriteBatch(raw_mode=True)
         for table, values in tables.items():
             prefix = table.encode() + b"\x00"
@@ -141,10 +169,18 @@ class PartitionState:
                 else:
                     batch.put(prefix + key.encode(), value)
         meta = self._meta_in(life)
+        further: dict[str, list[str]] = {}
+        if out_of_turn is not None:
+            tables_concerned = {*meta.out_of_turn, *out_of_turn}
+            further = {t: sorted({*meta.out_of_turn.get(t, ()), *out_of_turn.get(t, ())}) for t in tables_concerned}
         self._write(
             batch,
             msgspec.structs.replace(
-                meta, offsets={**meta.offsets, **offsets}, stamps={**meta.stamps, **(stamps or {})}
+                meta,
+                offsets={**meta.offsets, **offsets},
+                stamps={**meta.stamps, **(stamps or {})},
+                out_of_turn=further,
+                written_at=time.time_ns() // 1_000_000,
             ),
         )
 

@@ -7,6 +7,7 @@ In memory are the keys in use, up to a bound; the others are in RocksDB and come
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tpstream.bus.batch import Batch
 from tpstream.bus.position import Life, Position
 from tpstream.bus.stored import NEVER, Foreign, Newer
 from tpstream.bus.timers import BUCKET_MS, Timers
-from tpstream.errors import TpstreamError
+from tpstream.errors import TpstreamError, Unavailable
 from tpstream.observability import metrics
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ Mark = tuple[int, int, int]
 NOWHERE = -1
 """The partition in a cell that has no mark."""
 
-__all__ = ["NEVER", "Cell", "Disk", "Mark", "Newer", "Prepared", "Table", "TablePartition"]
+__all__ = ["NEVER", "Cell", "Disk", "Mark", "Newer", "Prepared", "Table", "TablePartition", "Unstorable"]
 
 
 class Disk(Protocol):
@@ -100,6 +101,10 @@ class Cell:
         if self.partition == NOWHERE:
             return self.others
         return ((self.partition, self.offset, self.item), *self.others)
+
+
+class Unstorable(TpstreamError):
+    """A value that an agent wrote cannot be made bytes of."""
 
 
 class _Before(NamedTuple):
@@ -312,11 +317,14 @@ class TablePartition(Generic[V]):
         """Take the exact times of the earliest bucket."""
         number = self._timers.head()
         assert number is not None
-        self._until = (number + 1) * BUCKET_MS
-        for key in self._timers.pop():
+        exact = []
+        for key in self._timers.keys(number):  # it goes when all were read: the disk may fail
             armed = (self.cells.get(key) or self.cell(key)).armed
             if armed // BUCKET_MS == number:  # else an earlier one was armed since, or it is done
-                self._soon.append((armed, key))
+                exact.append((armed, key))
+        self._timers.pop()
+        self._until = (number + 1) * BUCKET_MS
+        self._soon += exact
         heapq.heapify(self._soon)
 
     def _head(self) -> int | None:
@@ -374,21 +382,32 @@ class TablePartition(Generic[V]):
         self._undo.clear()
 
     def prepare(self, stamp: int = 0) -> Prepared:
-        """The values written since the last call, encoded; the caller makes them durable."""
-        cells, self._dirty = self._dirty, []
+        """The values written since the last call, encoded; the caller makes them durable.
+
+        Raises Unstorable where one cannot be encoded; then nothing is taken.
+        """
         # A key that a batch in hand has written goes as it was before that batch.
         before = {id(saved.cell): saved for saved in self._undo}
-        values: dict[str, bytes | None] = {}
         written: list[Cell] = []
-        for cell in cells:
-            cell.dirty = False
+        values: dict[str, bytes | None] = {}
+        for cell in self._dirty:
             saved = before.get(id(cell)) if before else None
             value, marks = (cell.value, cell.marks()) if saved is None else (saved.value, _marks(saved))
             if value is None and not cell.stored:
                 continue  # came and went between two checkpoints
-            cell.writing = cell.stored = True
-            values[cell.key] = None if value is None else self.table.encode(value, marks, self.life, stamp)
+            try:
+                values[cell.key] = None if value is None else self.table.encode(value, marks, self.life, stamp)
+            except Exception as error:  # whatever msgpack, or the user's `due`, makes of a user's value
+                raise Unstorable(
+                    f"table {self.table.name}, partition {self.partition}: the value of key {cell.key!r} cannot be "
+                    f"stored ({type(error).__name__}: {error}); mend the agent that wrote it, and restart the worker"
+                ) from None
             written.append(cell)
+        for cell in self._dirty:
+            cell.dirty = False
+        for cell in written:
+            cell.writing = cell.stored = True
+        self._dirty = []
         return Prepared(values, written)
 
     def take_back(self, prepared: Prepared) -> None:
@@ -442,7 +461,8 @@ class TablePartition(Generic[V]):
             metrics.QUARANTINED.labels(self.table.name).inc()
             log.error("%s; key %r begins anew, the bytes are kept in the state folder", error, cell.key)
             if self._disk is not None:
-                self._disk.quarantine(self.table.name, cell.key, data)
+                with contextlib.suppress(Unavailable):  # a full disk is no reason to stand still here, too
+                    self._disk.quarantine(self.table.name, cell.key, data)
             cell.stored = True
             return
         cell.value = value
@@ -454,6 +474,7 @@ class TablePartition(Generic[V]):
             self.arm(cell)
         else:
             cell.armed = due  # `_open`, or `_trim`, has set its timer there
+            self.arm(cell)  # by another rule than it was stored by, it may be due earlier
 
     def _trim(self) -> None:
         """Let keys go that no batch has used lately and that are on disk as they are here."""

@@ -34,6 +34,10 @@ class Timers:
         """The number of the earliest bucket, or None."""
         return self._heads[0] if self._heads else None
 
+    def keys(self, number: int) -> list[str]:
+        """The keys of a bucket."""
+        return self._buckets[number]
+
     def pop(self) -> list[str]:
         """The keys of the earliest bucket, which is gone."""
         return self._buckets.pop(heapq.heappop(self._heads))

@@ -198,3 +198,23 @@ async def test_a_value_that_kafka_will_not_take_holds_the_checkpoint_and_says_wh
     assert (bench.log.values, bench.committed, bench.on_disk()) == ({}, [], set())
     held.cancel()
     await asyncio.gather(held, return_exceptions=True)
+
+
+async def test_a_value_that_cannot_be_encoded_holds_the_checkpoint_without_losing_the_others(bench: Bench) -> None:
+    bench.write("a", 1)
+    bench.table.at(0).put("b", Count(1 << 70))
+    bench.table.at(0).accept()
+    bench.acknowledge(2)
+    running = asyncio.create_task(bench.checkpoint.run(0.0))
+    while not bench.checkpoint.failing:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    assert "the value of key 'b' cannot be stored" in bench.checkpoint.failing
+    assert (bench.log.values, bench.committed, bench.on_disk()) == ({}, [], set())
+    bench.table.at(0).put("b", Count(2))
+    bench.table.at(0).accept()
+    while not bench.committed:
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert set(bench.log.values) == {"a", "b"}

@@ -64,3 +64,25 @@ def test_values_of_an_earlier_life_are_owed_to_the_next_until_they_are_written_t
     state.settled(NEXT)
     assert not state.owes(NEXT)
     state.close()
+
+
+def test_state_older_than_the_changelogs_word_of_deletions_begins_empty(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    state.write(LIFE, {"a": {"k": b"1"}}, {"a": 5})
+    state.close()
+    for life, deletions, kept in ((LIFE, 10**9, True), (NEXT, 0, True), (LIFE, -(10**9), False)):
+        state = PartitionState.open(tmp_path / "0", life, deletions)
+        assert (dict(state.values("a")) == {"k": b"1"}) is kept
+        state.close()
+
+
+def test_keys_written_out_of_turn_are_kept_until_their_owner_has_written_them(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    state.write(LIFE, {}, {"a": 5}, {}, {"a": {"k"}})
+    state.write(LIFE, {}, {"a": 6}, {}, {"a": {"j"}, "b": {"l"}})
+    state.close()
+    state = PartitionState(tmp_path / "0")
+    assert state.meta.out_of_turn == {"a": ["j", "k"], "b": ["l"]}
+    state.write(LIFE, {"a": {"k": b"1"}}, {"a": 7})
+    assert state.meta.out_of_turn == {}
+    state.close()

@@ -94,7 +94,7 @@ def test_what_a_worker_writes_that_has_lost_its_partition_counts_for_nothing() -
     ]
     assert read(log) == {"a": 1, "b": 3}
     folded = fold(log, 0)
-    assert (folded.stamp, folded.ignored, folded.foreign) == (stored.stamp(2, 1), 2, 0)
+    assert (folded.stamp, folded.ignored, folded.foreign) == (stored.stamp(2, 1), {"a", "b"}, 0)
 
 
 def test_a_request_that_kafka_took_late_does_not_bring_older_values_back() -> None:

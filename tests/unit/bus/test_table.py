@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tpstream.bus.position import Life, Position
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import NEVER, Table, TablePartition
+from tpstream.bus.table import NEVER, Table, TablePartition, Unstorable
 from tpstream.errors import TpstreamError
 
 LIFE = Life(bytes(16))
@@ -317,4 +317,29 @@ def test_keys_leave_memory_and_come_back(tmp_path: Path) -> None:
     assert len(part.cells) <= 130
     assert all(part[f"k{n}"].n == n for n in range(1_000))
     assert part.seen("k0", at(0))
+    state.close()
+
+
+def test_a_value_that_cannot_be_stored_is_named_and_nothing_is_taken() -> None:
+    part = partition()
+    part.put("a", Value(1))
+    part.put("b", Value(1 << 70))
+    part.accept()
+    for _ in range(2):  # a second attempt must not find it gone
+        with pytest.raises(Unstorable, match="table values, partition 0: the value of key 'b' cannot be stored"):
+            part.prepare()
+    part.put("b", Value(2))
+    part.accept()
+    assert set(part.prepare().values) == {"a", "b"}
+
+
+def test_a_value_that_another_rule_makes_due_earlier_is_due_then(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    before = TablePartition(Table("values", Value), 0, LIFE, state)
+    before.put("k", Value(7))
+    before.accept()
+    state.write(LIFE, {"values": before.prepare().values}, {})
+    after = TablePartition(Table("values", Value, due=lambda value: value.n), 0, LIFE, state)
+    assert after.get("k") == Value(7)
+    assert after.due(7) == ["k"]
     state.close()
