@@ -88,6 +88,8 @@ def test_following_a_topic_shows_what_comes_and_ends_with_ctrl_c(kafka: Kafka) -
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has its children ignore Ctrl+C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as tail:
         time.sleep(1.5)
         run(kafka, "devices", "add", "cli-follow")
