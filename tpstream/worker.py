@@ -22,7 +22,6 @@ from tpstream.bus.changelog import changelog_of
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
-from tpstream.bus.rejected import dead_letters_of
 from tpstream.bus.runner import Runner
 from tpstream.bus.sink import Sink
 from tpstream.devices.application import import_package
@@ -36,6 +35,7 @@ from tpstream.observability.health import Health, Part
 from tpstream.observability.neighbours import Neighbours
 from tpstream.observability.server import HealthServer
 from tpstream.settings import Settings
+from tpstream.storage.rejected import dead_letters_of
 from tpstream.storage.sinks import Store
 from tpstream.web.install import install
 

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 from tpstream.bus import topics
-from tpstream.bus.rejected import dead_letters_of
 from tpstream.errors import Rejected
 from tpstream.observability import metrics
+from tpstream.storage.rejected import dead_letters_of
 
 ROW = {
     "table": "telemetry",
