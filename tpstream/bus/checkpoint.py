@@ -48,6 +48,9 @@ TABLES_SHARE = 20
 LONGEST_SECONDS = 10.0
 """Between two checkpoints at the most, for the tables' sake: what a crash makes a successor do again."""
 
+AGAIN_SECONDS = 0.5
+"""Until one that was held or dropped is tried again: a sink that is full would ask for it without a pause."""
+
 GIVE_UP_SECONDS = 60.0
 """How long checkpoints of one assignment may be dropped one after the other."""
 
@@ -125,8 +128,10 @@ class Checkpoint:
                 if self.failing != str(error):
                     log.error("checkpoint held: %s", error)
                 self.failing = str(error)
+                await asyncio.sleep(AGAIN_SECONDS)
             except Superseded as error:
                 log.warning("checkpoint dropped: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
                 if dropped[0] != self._assignment:
                     dropped = self._assignment, time.monotonic()
                 elif time.monotonic() - dropped[1] > GIVE_UP_SECONDS:

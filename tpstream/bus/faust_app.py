@@ -96,8 +96,9 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
             return
         if not self.flow_active or lane.assignment != assignment:
             # Asked for before partitions went or came: of which assignment they are cannot be told.
-            await self.perform_seek()
-            await self._thread.call_thread(self._begin_again, list(records))
+            if self.assignment():
+                await self.perform_seek()
+                await self._thread.call_thread(self._begin_again, list(records))
             return
         others: dict[TP, Any] = {}
         for tp, some in records.items():

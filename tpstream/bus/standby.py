@@ -15,12 +15,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from tpstream.bus.attempt import one_line
 from tpstream.bus.changelog import changelog_of, replay
 from tpstream.bus.position import Life
 from tpstream.bus.recovery import starting_points
 from tpstream.bus.state import PartitionState
 from tpstream.bus.table import Table
-from tpstream.errors import TpstreamError
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,14 @@ class Standby:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _follow(self, life: Life) -> None:
+        said = ""
         while True:
             try:
                 await self._read(life)
-            except (KafkaError, OSError, TpstreamError) as error:
-                log.warning("standby of partitions %s waits: %s", sorted(self.states), error)
+            except Exception as error:  # whatever it is: without a standby nothing is wrong until an owner dies
+                if one_line(error) != said:
+                    said = one_line(error)
+                    log.warning("standby of partitions %s waits: %s", sorted(self.states), said)
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _read(self, life: Life) -> None:

@@ -143,6 +143,8 @@ class TablePartition(Generic[V]):
         """The keys in memory. For hot paths; all others use the methods."""
         self._disk = disk
         self._bound = bound
+        self._trim_at = bound
+        """Keys in memory above which it is worth while to look for some that can go."""
         self._sparse = False
         """Whether the disk may know keys that are not in memory."""
         self._undo: list[_Before] = []
@@ -369,8 +371,10 @@ class TablePartition(Generic[V]):
                 self._dirty.append(cell)
         self._undo.clear()
         self.serial += 1
-        if len(self.cells) > self._bound and self._disk is not None:
+        if len(self.cells) > self._trim_at and self._disk is not None:
             self._trim()
+            # What could not go now will not before the next checkpoint: no look at all keys for every batch until then.
+            self._trim_at = len(self.cells) + self._bound // 10
 
     def undo(self) -> None:
         """The batch failed: put back every value as it was before it."""
@@ -420,6 +424,7 @@ class TablePartition(Generic[V]):
 
     def written(self, prepared: Prepared) -> None:
         """What a checkpoint had prepared is on disk."""
+        self._trim_at = self._bound
         for cell in prepared.cells:
             cell.writing = False
 
