@@ -27,7 +27,7 @@ from tpstream.bus.envelope import (
     unpack_origin,
 )
 from tpstream.bus.position import Position
-from tpstream.bus.table import TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.devices.profiles import ScriptRef
 from tpstream.errors import TpstreamError
 from tpstream.lua.pool import Call, Failed, Outcome

@@ -16,7 +16,7 @@ from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record, kind_of
 from tpstream.bus.envelope import Kind
 from tpstream.bus.position import Position
-from tpstream.bus.table import TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.downlink.life import Connection, Effect, Event, Passed, Publish, Requested, Unknown, plan
 from tpstream.downlink.payload import Limits, attempts_of, expiry_of, json_of, objection, timeout_of, topic_of
 from tpstream.downlink.state import DeviceCommands

@@ -15,7 +15,7 @@ from tpstream.app import Services, app
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record, kind_of
 from tpstream.bus.envelope import Kind
-from tpstream.bus.table import TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.errors import TpstreamError
 from tpstream.messages import Alarm, WindowResult
 from tpstream.rules.definition import Rule

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from tpstream.bus.batch import Batch
 from tpstream.bus.envelope import DerivedHeader, Headers, Kind
 from tpstream.bus.position import Life, Position
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 from tpstream.bus.topics import Topic
 
 V = TypeVar("V")

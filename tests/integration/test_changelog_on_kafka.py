@@ -19,7 +19,8 @@ from tpstream.bus.provision import provision
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.recovery import recover
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 from tpstream.settings import Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.bus]

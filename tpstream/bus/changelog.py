@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 from aiokafka import ConsumerRecord, TopicPartition
 
 from tpstream.bus import stored
+from tpstream.bus.cell import Prepared
 from tpstream.bus.position import Life
 from tpstream.bus.producer import Producer
 from tpstream.bus.progress import Place
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.state import PartitionState
 from tpstream.bus.stored import OWNER, Foreign
-from tpstream.bus.table import Prepared, Table
+from tpstream.bus.table import Table
 from tpstream.errors import TpstreamError, Unavailable
 from tpstream.observability import metrics
 

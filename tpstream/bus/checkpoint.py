@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tpstream.bus.cell import Prepared
 from tpstream.bus.changelog import Changelogs, Superseded
 from tpstream.bus.lane import Lane
 from tpstream.bus.producer import Producer
 from tpstream.bus.progress import Place
 from tpstream.bus.sink import Sink
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Prepared, Table, TablePartition, Unstorable
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition, Unstorable
 from tpstream.errors import Rejected, Unavailable
 from tpstream.observability import metrics
 

@@ -26,7 +26,7 @@ from tpstream.bus.recovery import recover
 from tpstream.bus.sink import Sink
 from tpstream.bus.standby import Standby
 from tpstream.bus.state import PartitionState, StateFolder, pin_partitions
-from tpstream.bus.table import TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.bus.topic_sink import TopicSink
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 

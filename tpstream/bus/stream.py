@@ -16,7 +16,8 @@ from tpstream.bus.position import Position
 from tpstream.errors import TpstreamError
 
 if TYPE_CHECKING:
-    from tpstream.bus.table import Table, TablePartition
+    from tpstream.bus.table import Table
+    from tpstream.bus.table_partition import TablePartition
     from tpstream.bus.topics import Topic
 
 V = TypeVar("V")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from zlib import crc32
 
+from tpstream.bus.cell import Cell
 from tpstream.bus.envelope import WayIn
 from tpstream.bus.position import Position
-from tpstream.bus.table import Cell, TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.uplink.repeats import (
     NOTHING,
     Heard,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from tpstream.bus import topics
 from tpstream.bus.batch import Batch, Record
+from tpstream.bus.cell import Cell
 from tpstream.bus.position import Position
-from tpstream.bus.table import Cell, TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.messages import LatePoint, WindowResult
 from tpstream.observability import metrics
 from tpstream.windows.fold import Folded, expire

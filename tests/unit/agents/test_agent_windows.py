@@ -10,7 +10,7 @@ from tpstream.app import app
 from tpstream.bus import topics
 from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.position import Position
-from tpstream.bus.table import TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.errors import TpstreamError
 from tpstream.messages import Point, Telemetry
 from tpstream.testing import LIFE, FakeRecord, batch_of, make_batch, sent

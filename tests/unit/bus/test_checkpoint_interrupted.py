@@ -18,7 +18,8 @@ from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life, Position
 from tpstream.bus.progress import Place
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 from tpstream.bus.topics import uplink_raw
 from tpstream.errors import Unavailable
 from tpstream.settings import Settings

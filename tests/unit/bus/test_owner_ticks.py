@@ -12,7 +12,8 @@ from tpstream.bus.lane import Lane
 from tpstream.bus.owner import PartitionOwner
 from tpstream.bus.position import Life
 from tpstream.bus.progress import Progress
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 from tpstream.bus.topics import declare, uplink_raw
 
 LIFE = Life(bytes(16))

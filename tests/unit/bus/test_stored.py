@@ -14,7 +14,8 @@ from tpstream.bus import stored
 from tpstream.bus.changelog import fold
 from tpstream.bus.position import Life, Position
 from tpstream.bus.stored import OWNER, Foreign, Newer
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 
 LIFE = Life(bytes([1] * 16))
 

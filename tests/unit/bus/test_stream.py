@@ -18,7 +18,8 @@ from tpstream.bus.envelope import DerivedHeader, Kind
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import Position
 from tpstream.bus.stream import Stream, driven
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 from tpstream.settings import Settings
 from tpstream.testing import LIFE, FakeRecord, batch_of

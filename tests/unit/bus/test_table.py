@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tpstream.bus.position import Life, Position
 from tpstream.bus.state import PartitionState
-from tpstream.bus.table import NEVER, Table, TablePartition, Unstorable
+from tpstream.bus.stored import NEVER
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition, Unstorable
 from tpstream.errors import TpstreamError
 
 LIFE = Life(bytes(16))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpstream.bus.position import Life, Position
-from tpstream.bus.table import Table, TablePartition
+from tpstream.bus.table import Table
+from tpstream.bus.table_partition import TablePartition
 from tpstream.testing import LIFE
 from tpstream.uplink.hearing import PARTITION, Hearing
 from tpstream.uplink.repeats import (

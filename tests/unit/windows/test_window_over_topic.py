@@ -10,7 +10,7 @@ from tpstream.bus import topics
 from tpstream.bus.batch import foreign
 from tpstream.bus.envelope import DerivedHeader, Kind, RawHeader
 from tpstream.bus.position import Position
-from tpstream.bus.table import TablePartition
+from tpstream.bus.table_partition import TablePartition
 from tpstream.errors import TpstreamError
 from tpstream.testing import LIFE, FakeRecord, batch_of, sent
 
