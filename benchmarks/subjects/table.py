@@ -15,9 +15,9 @@ from benchmarks.subjects.decoders import DECODERS
 from benchmarks.subjects.progress import Progress
 from tpstream.app import App, Services
 from tpstream.bus.batch import Batch
+from tpstream.bus.changelog import changelog_of
 from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
-from tpstream.bus.recovery import changelog_of
 from tpstream.bus.runner import Runner
 from tpstream.bus.table import Table
 from tpstream.bus.topics import Topic

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import TopicPartition
 from faust.types import TP
+from parts.lane import running, stored, until
 
-from tpstream.app import App, Services
+from tpstream.app import App
 from tpstream.bus import topics
-from tpstream.bus.agent import Agent
 from tpstream.bus.batch import Batch
 from tpstream.bus.changelog import changelog_of
 from tpstream.bus.envelope import Kind, RawHeader
 from tpstream.bus.producer import Producer
-from tpstream.bus.provision import provision
-from tpstream.bus.reader import read_to_end
-from tpstream.bus.runner import Runner
 from tpstream.bus.table import Table
 from tpstream.errors import Unavailable
 from tpstream.messages import Point, Telemetry
@@ -34,33 +28,6 @@ class Count(msgspec.Struct):
     n: int
 
 
-@contextlib.asynccontextmanager
-async def running(settings: Settings, group: str, agents: list[Agent], **options: Any) -> AsyncIterator[Runner]:
-    """A runner of these agents, started, with its topics made; stopped in order at the end."""
-    tables = [table for agent in agents for table in agent.tables]
-    await provision(settings, changelogs=[changelog_of(group, table) for table in tables], wait=20)
-    services = Services(settings=settings, catalog=None, scripts=None)  # type: ignore[arg-type]
-    producer = Producer(settings.bootstrap, settings.partitions)
-    await producer.start()
-    runner = Runner(group, agents, services, producer, interval=0.05, on_rejected=lambda sink, error: None, **options)
-    stop = asyncio.Event()
-    task = asyncio.create_task(runner.run(stop))
-    try:
-        yield runner
-        if task.done():
-            await task
-    finally:
-        stop.set()
-        await asyncio.wait([task], timeout=20)
-        await producer.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 async def publish(settings: Settings, texts: list[str], partition: int = 0) -> None:
     producer = Producer(settings.bootstrap, settings.partitions)
     await producer.start()
@@ -69,14 +36,6 @@ async def publish(settings: Settings, texts: list[str], partition: int = 0) -> N
         producer.add(topics.uplink_raw.name, partition, b"d", text.encode(), [("tp", header)], 1_000 + n)
     await producer.flush()
     await producer.stop()
-
-
-async def stored(settings: Settings, topic: str) -> list[Any]:
-    found = []
-    starts = {TopicPartition(topic, number): 0 for number in range(settings.partitions)}
-    async for _, records in read_to_end(settings.bootstrap, starts):
-        found += records
-    return found
 
 
 async def test_batches_come_in_order_and_what_they_send_is_there(fresh_kafka: Any) -> None:
@@ -92,7 +51,7 @@ async def test_batches_come_in_order_and_what_they_send_is_there(fresh_kafka: An
             batch.send(topics.uplink_telemetry, message, key="d", position=batch.position(record), timestamp=5)
 
     await publish(settings, [str(n) for n in range(3000)])
-    async with running(settings, "order", list(app.agents.values())) as runner:
+    async with running(settings, "order", app) as runner:
         await until(lambda: len(seen) >= 3000)
         await publish(settings, [str(n) for n in range(3000, 3100)])
         await until(lambda: len(seen) >= 3100 and runner.lag() == 0)
@@ -114,23 +73,22 @@ async def test_a_restarted_worker_goes_on_where_it_was_with_its_table(fresh_kafk
             part.put("all", Count((old.n if old else 0) + 1), batch.position(record))
             taken.append(record.offset)
 
-    agents = list(app.agents.values())
     await publish(settings, ["x"] * 500)
-    async with running(settings, "counting", agents) as runner:
+    async with running(settings, "counting", app) as runner:
         await until(lambda: len(taken) == 500 and runner.lag() == 0)
     await publish(settings, ["x"] * 250)
-    async with running(settings, "counting", agents) as runner:
+    async with running(settings, "counting", app) as runner:
         await until(lambda: len(taken) == 750 and runner.lag() == 0)
         assert table.at(0).get("all") == Count(750)
         assert runner.lag() == 0
-    async with running(settings, "counting", agents) as runner:  # nothing new: nothing is behind
+    async with running(settings, "counting", app) as runner:  # nothing new: nothing is behind
         await until(lambda: runner.assigned and table.at(0).get("all") == Count(750))
         await until(lambda: runner.faust.consumer.fetching(TP(topics.uplink_raw.name, 0)) is not None)
         await asyncio.sleep(0.5)
         assert runner.lag() == 0
     # The disk is lost: everything comes back from the changelog.
     elsewhere = fresh_kafka.settings()
-    async with running(elsewhere, "counting", agents) as runner:
+    async with running(elsewhere, "counting", app) as runner:
         await until(lambda: runner.assigned)
         assert table.at(0).get("all") == Count(750)
     assert taken == list(range(750))
@@ -151,13 +109,12 @@ async def test_a_new_life_keeps_values_and_forgets_marks(fresh_kafka: Any) -> No
             part.put("all", Count((old.n if old else 0) + 1), batch.position(record))
             taken.append(record.offset)
 
-    agents = list(app.agents.values())
     await publish(settings, ["x"] * 100)
-    async with running(settings, "lives", agents) as runner:
+    async with running(settings, "lives", app) as runner:
         await until(lambda: len(taken) == 100 and runner.lag() == 0)
     fresh_kafka.new_life()
     await publish(settings, ["x"] * 30)
-    async with running(settings, "lives", agents) as runner:
+    async with running(settings, "lives", app) as runner:
         await until(lambda: len(taken) == 130 and runner.lag() == 0)
         assert table.at(0).get("all") == Count(130)
     changelog = await stored(settings, changelog_of("lives", table))
@@ -184,7 +141,7 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on_in_order(fre
     texts = [str(n) for n in range(100)]
     texts[37] = texts[90] = "poison"
     await publish(settings, texts)
-    async with running(settings, "picky", list(app.agents.values())) as runner:
+    async with running(settings, "picky", app) as runner:
         await until(lambda: runner.lag() == 0 and len(seen) >= 98)
         assert table.at(0).get("all") == Count(98), "what a failed attempt wrote is undone"
     assert seen == [text for text in texts if text != "poison"]
@@ -208,7 +165,7 @@ async def test_a_part_that_is_away_is_waited_for(fresh_kafka: Any) -> None:
         seen.extend(record.value for record in batch)
 
     await publish(settings, ["a", "b"])
-    async with running(settings, "waits", list(app.agents.values())) as runner:
+    async with running(settings, "waits", app) as runner:
         await until(lambda: "needs" in runner.lane.waiting)
         assert not seen
         away = False
@@ -226,7 +183,7 @@ async def test_a_mass_of_errors_stops_the_agent_and_not_the_data(fresh_kafka: An
         raise RuntimeError("a bug")
 
     await publish(settings, ["x"] * 1500)
-    async with running(settings, "broken", list(app.agents.values())) as runner:
+    async with running(settings, "broken", app) as runner:
         await until(lambda: "broken" in runner.lane.stopped, 60)
         assert "a bug" in runner.lane.stopped["broken"]
     letters = await stored(settings, topics.dead_letters.name)
@@ -244,7 +201,7 @@ async def test_a_slow_agent_pauses_its_partition_and_then_gets_everything(fresh_
         seen.extend(record.value for record in batch)
 
     await publish(settings, [str(n) for n in range(6000)])
-    async with running(settings, "slow", list(app.agents.values())) as runner:
+    async with running(settings, "slow", app) as runner:
         place = (topics.uplink_raw.name, 0)
         await until(lambda: place in runner.lane.progress and runner.lane.progress[place].buffered > 0)
         await asyncio.sleep(0.5)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
-
 import aiokafka
 import msgspec
 import pytest
-from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic
 from parts.kafka import Kafka
+from parts.lane import running, stored, until
 
-from tpstream.app import App, Services
+from tpstream.app import App
 from tpstream.bus import topics
-from tpstream.bus.agent import check_partitions
 from tpstream.bus.batch import Batch
-from tpstream.bus.producer import Producer
 from tpstream.bus.provision import connect, provision
-from tpstream.bus.reader import read_to_end
-from tpstream.bus.recovery import changelog_of
-from tpstream.bus.runner import Runner
 from tpstream.bus.stream import Stream
 from tpstream.bus.table import Table
 from tpstream.errors import ConfigurationError
@@ -39,35 +29,6 @@ class Count(msgspec.Struct):
     n: int
 
 
-@contextlib.asynccontextmanager
-async def running(settings: Settings, group: str, app: App) -> AsyncIterator[Runner]:
-    """A worker of this application, its topics made as a worker makes them; stopped in order at the end."""
-    agents = list(app.agents.values())
-    check_partitions(agents, settings.partitions)
-    changelogs = [changelog_of(group, table) for agent in agents for table in agent.tables]
-    await provision(settings, changelogs=changelogs, users=tuple(app.topics.values()), wait=20)
-    services = Services(settings=settings, catalog=None, scripts=None)  # type: ignore[arg-type]
-    producer = Producer(settings.bootstrap, settings.partitions)
-    await producer.start()
-    runner = Runner(group, agents, services, producer, interval=0.05, on_rejected=lambda sink, error: None)
-    stop = asyncio.Event()
-    task = asyncio.create_task(runner.run(stop))
-    try:
-        yield runner
-        if task.done():
-            await task
-    finally:
-        stop.set()
-        await asyncio.wait([task], timeout=20)
-        await producer.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 async def publish(settings: Settings, topic: str, values: list[tuple[bytes, bytes]]) -> None:
     """As somebody else's program does: with stock aiokafka, which also chooses the partition."""
     producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
@@ -77,11 +38,6 @@ async def publish(settings: Settings, topic: str, values: list[tuple[bytes, byte
             await producer.send(topic, value, key=key, timestamp_ms=1_000)
     finally:
         await producer.stop()
-
-
-async def stored(settings: Settings, topic: str, partitions: int) -> list[Any]:
-    starts = {TopicPartition(topic, number): 0 for number in range(partitions)}
-    return [record async for _, some in read_to_end(settings.bootstrap, starts) for record in some]
 
 
 async def shape(settings: Settings, topic: str) -> int:
@@ -137,7 +93,7 @@ async def test_plain_agents_beside_batch_agents_on_topics_of_ones_own(fresh_kafk
     sent = await stored(settings, alarms.name, 11)
     stock = aiokafka.producer.producer.DefaultPartitioner()
     assert {record.partition for record in sent} == {stock(r.key, list(range(11)), list(range(11))) for r in sent}
-    letters = [topics.dead_letters.decode(r.value) for r in await stored(settings, "tp.dlq.v1", settings.partitions)]
+    letters = [topics.dead_letters.decode(r.value) for r in await stored(settings, "tp.dlq.v1")]
     assert [(one.stage, one.topic, one.payload) for one in letters] == [
         ("count", "plant.readings.v1", b'{"celsius":66}')
     ]

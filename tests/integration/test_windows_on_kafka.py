@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Any
 
 import aiokafka
 import msgspec
 import pytest
-from aiokafka import TopicPartition
 from parts.kafka import Kafka
+from parts.lane import running, stored
 
-from tpstream.app import App, Services
+from tpstream.app import App
 from tpstream.bus import topics
-from tpstream.bus.owner import PartitionOwner
-from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
-from tpstream.bus.reader import read_to_end
-from tpstream.bus.recovery import changelog_of
-from tpstream.bus.runner import Runner
 from tpstream.messages import WindowResult
 from tpstream.settings import Settings
 
@@ -31,40 +23,6 @@ pytestmark = pytest.mark.kafka
 class Reading(msgspec.Struct):
     ts: int
     temperature: float
-
-
-@contextlib.asynccontextmanager
-async def running(settings: Settings, app: App, *, ticks: bool) -> AsyncIterator[None]:
-    """A worker of this application, which looks for what is due as a worker does, if `ticks`; stopped in order."""
-    agents = list(app.agents.values())
-    changelogs = [changelog_of("plant", table) for agent in agents for table in agent.tables]
-    await provision(settings, changelogs=changelogs, users=tuple(app.topics.values()), wait=20)
-    producer = Producer(settings.bootstrap, settings.partitions)
-    await producer.start()
-    services = Services(settings=settings, catalog=None, scripts=None)  # type: ignore[arg-type]
-    runner = Runner("plant", agents, services, producer, interval=0.05, on_rejected=lambda sink, error: None)
-    stop = asyncio.Event()
-    task = asyncio.create_task(runner.run(stop))
-
-    async def chores() -> None:
-        owner = PartitionOwner(runner.lane, producer, runner.checkpoint.tables)
-        while True:
-            await asyncio.sleep(0.1)
-            if runner.assigned and ticks:
-                for place, lag in runner.faust.lag().items():
-                    runner.lane.progress[place].look(lag, time.monotonic())
-                owner.tick(int(time.time() * 1000))
-
-    looking = asyncio.create_task(chores())
-    try:
-        yield
-        if task.done():
-            await task
-    finally:
-        looking.cancel()
-        stop.set()
-        await asyncio.wait([task], timeout=20)
-        await producer.stop()
 
 
 async def publish(settings: Settings, topic: str, readings: list[tuple[str, Reading]]) -> None:
@@ -79,10 +37,9 @@ async def publish(settings: Settings, topic: str, readings: list[tuple[str, Read
 
 async def results(settings: Settings, count: int) -> list[WindowResult]:
     """What is in tp.windows.v1, once that many are."""
-    starts = {TopicPartition(topics.windows.name, number): 0 for number in range(settings.partitions)}
     async with asyncio.timeout(40):
         while True:
-            found: list[Any] = [r async for _, some in read_to_end(settings.bootstrap, starts) for r in some]
+            found = await stored(settings, topics.windows.name)
             if len(found) >= count:
                 return [topics.windows.decode(record.value) for record in found]
             await asyncio.sleep(0.2)
@@ -100,11 +57,11 @@ async def test_each_window_once_over_a_restart_and_the_last_by_a_tick(fresh_kafk
     second = [(device, Reading(ts, float(n))) for n, ts in enumerate(steps) if n >= 22 for device in devices]
     # Ticks are of now: none may come in between and close what the second half goes on with.
     await provision(settings, users=(plant,), wait=20)
-    async with running(settings, app, ticks=False):
+    async with running(settings, "plant", app):
         await publish(settings, plant.name, first)
         await results(settings, 5 * 20)
     await publish(settings, plant.name, second)
-    async with running(settings, app, ticks=True):
+    async with running(settings, "plant", app, ticks=True):
         found = await results(settings, 10 * 20)
     expected = {(d, start + n * 1000): (4, n * 4 + 1.5) for d in devices for n in range(10)}
     assert {(r.device, r.start): (r.count, r.value) for r in found} == expected
