@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from parts.kafka import free_port
 
 from tpstream.app import Services
 from tpstream.bus import topics
@@ -24,6 +25,7 @@ from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
 from tpstream.bus.runner import Runner
 from tpstream.bus.table import Table
+from tpstream.bus.topics import Topic
 from tpstream.settings import Settings
 
 pytestmark = [pytest.mark.kafka]
@@ -38,8 +40,15 @@ class Count(msgspec.Struct):
 class Worker:
     """A runner with an agent that counts each device's records in a table of its own."""
 
-    def __init__(self, settings: Settings, group: str, handled: Counter[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        handled: Counter[tuple[int, int]],
+        reads: tuple[Topic[Any], ...] = (topics.uplink_raw,),
+    ) -> None:
         self.table = Table("counts", Count)
+        self.reads = reads
         self.handled = handled
         self.settings = settings
         self.group = group
@@ -55,13 +64,19 @@ class Worker:
                 part.put(key, Count((old.n if old else 0) + 1), position)
 
     async def start(self) -> None:
-        agent = Agent("count", self.count, (topics.uplink_raw,), (self.table,), "process")
+        agent = Agent("count", self.count, self.reads, (self.table,), "process")
         await provision(self.settings, changelogs=[changelog_of(self.group, self.table)], wait=20)
         services = Services(settings=self.settings, catalog=None, scripts=None)  # type: ignore[arg-type]
         self.producer = Producer(self.settings.bootstrap, self.settings.partitions)
         await self.producer.start()
         self.runner = Runner(
-            self.group, [agent], services, self.producer, interval=0.2, on_rejected=lambda sink, error: None
+            self.group,
+            [agent],
+            services,
+            self.producer,
+            interval=0.2,
+            web_port=free_port(),
+            on_rejected=lambda sink, error: None,
         )
         self.task = asyncio.create_task(self.runner.run(self.stopping))
 
@@ -90,9 +105,9 @@ class Group:
         self.workers: list[Worker] = []
         self.settings = kafka.settings(session_timeout=6.0)
 
-    async def join(self, instance: str = "") -> Worker:
+    async def join(self, instance: str = "", reads: tuple[Topic[Any], ...] = (topics.uplink_raw,)) -> Worker:
         settings = self.kafka.settings(session_timeout=6.0, data_dir=self.folder / "data", instance=instance)
-        worker = Worker(settings, self.name, self.handled)
+        worker = Worker(settings, self.name, self.handled, reads)
         self.workers.append(worker)
         await worker.start()
         return worker
@@ -222,3 +237,18 @@ async def test_a_worker_with_a_name_that_restarts_moves_nothing(group: Group) ->
     assert again.partitions == owned
     assert second.runner.lane.assignment == assignments, "the other worker has noticed nothing"
     assert group.twice() == 0
+
+
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_worker_with_a_name_that_reads_other_topics_is_dealt_them(group: Group, more: bool) -> None:
+    """Kafka gives a member that comes back what its predecessor had, and asks nobody."""
+    few, many = (topics.uplink_raw,), (topics.uplink_raw, topics.uplink_telemetry)
+    before, after = (few, many) if more else (many, few)
+    worker = await group.join("a", before)
+    await group.shared()
+    await group.leave(worker)
+    again = await group.join("a", after)
+    await group.shared()
+    assert set(again.runner.lane.progress) == {(topic.name, n) for topic in after for n in range(8)}
+    await group.publish(1_000)
+    await group.counted()

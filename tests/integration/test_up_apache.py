@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.apache, pytest.mark.slow]
 
 DEVICES = 4
 
+SESSION = 45.0
+"""Seconds: more than any test here has, so that what waits for the end of a session fails."""
+
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
@@ -35,7 +38,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         Apache(Path(), "127.0.0.1", 0).check()
     except ConfigurationError as error:
         pytest.skip(f"needs Apache Kafka: {error}")
-    one = Platform(tmp_path_factory.mktemp("up"), "--kafka", "apache", "--app", str(GREENHOUSE), session_timeout=6.0)
+    one = Platform(
+        tmp_path_factory.mktemp("up"), "--kafka", "apache", "--app", str(GREENHOUSE), session_timeout=SESSION
+    )
     try:
         one.start()
         yield one
@@ -125,6 +130,14 @@ def test_a_killed_broker_comes_back_with_everything_it_took(platform: Platform) 
     assert "memory is lost" not in said
     assert life(platform) == before
     assert platform.part("bridge").pid == bridge
+
+
+@pytest.mark.parametrize("part", ["worker", "worker-store"])
+def test_a_killed_worker_does_not_wait_for_its_own_session(platform: Platform, part: str) -> None:
+    began = time.monotonic()
+    platform.part(part).send_signal(signal.SIGKILL)
+    said_and_stored(platform, f"killed-{part}")
+    assert time.monotonic() - began < SESSION
 
 
 def test_killed_outright_it_goes_on_where_it_was(platform: Platform) -> None:

@@ -1,14 +1,20 @@
-"""Faust's assignor, with the partitions dealt evenly.
+"""Faust's assignor, with the partitions dealt evenly, and fit for static members.
 
 Faust fills workers up to the rounded-up share, so that the last of five has none of eight
 partitions. What it keeps together, and what it keeps where it was, stays as it is.
+
+A static member that comes back is given what was dealt to its predecessor, without anybody being
+asked: under another address, and of the topics that the predecessor read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from faust.assignor.client_assignment import ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 
 Shares = dict[str, set[int]]
@@ -36,8 +42,30 @@ def even_out(actives: Shares, standbys: Shares) -> None:
             standbys[most].add(number)
 
 
+def member_name(instance: str, topics: Iterable[str]) -> str:
+    """The name of a static member: of the worker and of what it reads.
+
+    Who reads other topics than its predecessor is another member, to whom Kafka has to deal anew. Under the same
+    name it would be given the predecessor's partitions and none of its own further topics, for as long as it lives.
+    """
+    return f"{instance}.{zlib.crc32(' '.join(sorted(topics)).encode()):08x}"
+
+
 class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
     """Faust's, evened out."""
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """Take what was dealt; what was dealt to this member's last process, at another address, too."""
+        told = ClientMetadata.loads(self._decompress(assignment.user_data))
+        here = str(self._url)
+        if told.url != here:  # Faust asserts that it is the same
+            told.changelog_distribution = _moved(told.changelog_distribution, told.url, here)
+            told.external_topic_distribution = _moved(told.external_topic_distribution, told.url, here)
+            told.url = here
+            assignment = ConsumerProtocolMemberAssignment(
+                assignment.version, assignment.assignment, self._compress(told.dumps())
+            )
+        super().on_assignment(assignment)
 
     def _global_table_standby_assignments(self, assignments: Any, partitions_by_topic: Mapping[str, int]) -> Any:
         # The one step between dealing and telling that Faust lets a subclass take.
@@ -56,3 +84,7 @@ class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
                     assignments[member].actives[topic] = sorted(actives[member])
                     assignments[member].standbys[topic] = sorted(standbys[member])
         return super()._global_table_standby_assignments(assignments, partitions_by_topic)
+
+
+def _moved(distribution: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if url == old else url: places for url, places in distribution.items()}

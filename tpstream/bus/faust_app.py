@@ -31,7 +31,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from tpstream.bus.assignor import LaneAssignor
+from tpstream.bus.assignor import LaneAssignor, member_name
 from tpstream.bus.changelog import Superseded
 from tpstream.bus.fetched import lean
 from tpstream.bus.lane import Lane
@@ -72,6 +72,8 @@ class LaneConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # 150 ms to 700 ms of latency a hop at Faust's wait, 2 to 20 ms at 50 (measured).
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
+        if instance := self.app.conf.consumer_group_instance_id:
+            consumer._group_instance_id = member_name(instance, self.app.lane.topics)
         return consumer
 
 

@@ -10,8 +10,9 @@ import fcntl
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -54,28 +55,44 @@ class StateFolder:
     """A worker's own folder of partition states; held until the process ends."""
 
     def __init__(self, base: Path, group: str, instance: str = "") -> None:
-        """`base/group`, or with an instance `base/group@instance`.
+        """`base/group`, or the next of `group@2`, `group@3` … that no other worker on the same data folder holds.
 
-        A second worker on the same data folder gets `group@2`, and so on. ConfigurationError where
-        an instance's folder is another process's.
+        With an instance it is `group@instance` where that is there or `group` is held: who is given a name goes on
+        with the state that it had without. ConfigurationError where another process has that name.
         """
         base.mkdir(parents=True, exist_ok=True)
-        for name in [f"{group}@{instance}"] if instance else [group, *(f"{group}@{n}" for n in range(2, 1_000))]:
+        own = f"{group}@{instance}"
+        self._locks: list[TextIO] = []
+        if instance and not self._lock(base / f"{own}.lock"):
+            raise ConfigurationError(
+                f"state {base / own}: another worker uses it; "
+                f"give each a TPSTREAM_INSTANCE or TPSTREAM_DATA_DIR of its own"
+            )
+        names: Iterable[str] = (group, *(f"{group}@{n}" for n in range(2, 1_000)))
+        if instance:
+            names = (own,) if (base / own).is_dir() else (group, own)
+        for name in names:
             self.path = base / name
             self.path.mkdir(exist_ok=True)
-            self._file = (self.path / "lock").open("w")
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._lock(self.path / "lock"):
                 return
-            except OSError:
-                self._file.close()
-        raise ConfigurationError(
-            f"state {self.path}: another worker uses it; give each a TPSTREAM_INSTANCE or TPSTREAM_DATA_DIR of its own"
-        )
+        self.close()
+        raise ConfigurationError(f"state {self.path}: another worker uses it; give each a TPSTREAM_DATA_DIR of its own")
 
     def close(self) -> None:
         """Let another process have it."""
-        self._file.close()
+        for file in self._locks:
+            file.close()
+
+    def _lock(self, path: Path) -> bool:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return False
+        self._locks.append(file)
+        return True
 
 
 class Meta(msgspec.Struct, array_like=True):

@@ -32,6 +32,13 @@ def parts(settings: Settings, *, simulate: bool, real_kafka: bool = False) -> di
     web, bridge = f"http://{near}:{settings.web_port}", f"http://{near}:{settings.bridge_web_port}"
     store = "http://{}:{}".format(*settings.store_reached)
     app = ("--app", settings.app) if settings.app else ()
+
+    def worker(role: str) -> dict[str, str]:
+        # A name, so that one that was killed need not wait for its own session to end. Not with the embedded broker,
+        # where it waits longer for it (measured), and not in a Kafka where other machines' may have the same.
+        name = {"TPSTREAM_INSTANCE": settings.instance or f"{role}-1"} if real_kafka else {}
+        return environ | {"TPSTREAM_ROLES": role} | name
+
     every = (
         Part(
             name=STORE,
@@ -53,7 +60,7 @@ def parts(settings: Settings, *, simulate: bool, real_kafka: bool = False) -> di
         Part(
             name=WORKER,
             command=(*tpstream, "worker", "--roles", "process", *app),
-            environ=environ | {"TPSTREAM_ROLES": "process"},
+            environ=worker("process"),
             ready=_answers(f"{web}/health"),
             lag=_lag_at(f"{web}/health"),
             share=3.0,
@@ -62,7 +69,7 @@ def parts(settings: Settings, *, simulate: bool, real_kafka: bool = False) -> di
         Part(
             name=WORKER_STORE,
             command=(*tpstream, "worker", "--roles", "store", *app),
-            environ=environ | {"TPSTREAM_ROLES": "store"},
+            environ=worker("store"),
             ready=_answers_where_announced(settings),
             lag=_lag_where_announced(settings),
             share=3.0,

@@ -8,7 +8,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpstream.bus.assignor import LaneAssignor, even_out
+from tpstream.bus.assignor import LaneAssignor, even_out, member_name
 
 
 @given(st.integers(0, 12), st.integers(1, 5), st.data())
@@ -87,3 +87,21 @@ def test_over_comings_and_goings(partitions: int, toggles: list[str]) -> None:
         for m in there:
             kept = len(before[m] & numbers[m])
             assert kept >= min(len(before[m]), share), "no worker gives up what it may keep"
+
+
+def test_what_was_dealt_to_its_last_process_is_taken_at_another_address() -> None:
+    """Kafka answers a static member that comes back with what it has kept."""
+    cluster: Any = Cluster(4)
+    members = {name: LaneAssignor(App(f"http://{name}:1"), replicas=1) for name in "ab"}
+    metadata = {m: ConsumerProtocolMemberMetadata(4, TOPICS, one._metadata.dumps()) for m, one in members.items()}
+    told = members["a"].assign(cluster, metadata)
+    again = LaneAssignor(App("http://a:2"), replicas=1)
+    again.on_assignment(told["a"])
+    assert {tp.partition for tp in again.assigned_actives()} == set(dict(told["a"].assignment)["t1"])
+    assert set(again.external_topics_metadata()) == {"http://a:2", "http://b:1"}
+    assert again._metadata.url == "http://a:2"
+
+
+def test_a_members_name_says_what_it_reads_in_any_order() -> None:
+    assert member_name("process-1", ["b", "a"]) == member_name("process-1", ["a", "b"])
+    assert len({member_name(*of) for of in [("p", ["a"]), ("p", ["a", "b"]), ("q", ["a"])]}) == 3

@@ -44,12 +44,26 @@ def test_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
 def test_each_worker_has_a_folder_of_its_own(tmp_path: Path) -> None:
     first, second = StateFolder(tmp_path, "g"), StateFolder(tmp_path, "g")
     assert (first.path.name, second.path.name) == ("g", "g@2")
-    first.close()
-    assert StateFolder(tmp_path, "g").path.name == "g"
     named = StateFolder(tmp_path, "g", "b")
     assert named.path.name == "g@b"
     with pytest.raises(ConfigurationError, match="TPSTREAM_INSTANCE"):
         StateFolder(tmp_path, "g", "b")
+    first.close()
+    assert StateFolder(tmp_path, "g").path.name == "g"
+
+
+def test_who_is_given_a_name_or_loses_it_goes_on_with_its_state(tmp_path: Path) -> None:
+    for instance in ("", "a", "", "a"):
+        folder = StateFolder(tmp_path, "g", instance)
+        assert folder.path.name == "g"
+        folder.close()
+    first, second = StateFolder(tmp_path, "g", "a"), StateFolder(tmp_path, "g", "b")
+    assert (first.path.name, second.path.name) == ("g", "g@b")
+    with pytest.raises(ConfigurationError, match="TPSTREAM_INSTANCE"):
+        StateFolder(tmp_path, "g", "a")
+    first.close()
+    second.close()
+    assert [StateFolder(tmp_path, "g", name).path.name for name in "ba"] == ["g@b", "g"], "in whatever order they come"
 
 
 def test_values_of_an_earlier_life_are_owed_to_the_next_until_they_are_written_there(tmp_path: Path) -> None:

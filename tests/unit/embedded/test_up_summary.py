@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tpstream.embedded.parts import KAFKA, SIMULATOR, STOP_ORDER, STORE, parts, ports
+from tpstream.embedded.apache import Apache
+from tpstream.embedded.parts import KAFKA, SIMULATOR, STOP_ORDER, STORE, WORKER, WORKER_STORE, parts, ports
 from tpstream.embedded.summary import summary
 from tpstream.settings import Settings
 
@@ -18,6 +19,17 @@ def test_everything_runs_and_a_kafka_or_store_of_ones_own_is_left_alone() -> Non
     assert set(parts(Settings(), simulate=True)) == ALL
     assert set(parts(Settings(), simulate=False)) == ALL - {SIMULATOR}
     assert set(parts(Settings(kafka="k:9092", store_host="s"), simulate=True)) == ALL - {KAFKA, STORE}
+
+
+def test_workers_have_names_in_a_kafka_of_their_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(settings: Settings, **options: bool) -> list[str]:
+        all_parts = parts(settings, simulate=False, **options)
+        return [all_parts[name].environ["TPSTREAM_INSTANCE"] for name in (WORKER, WORKER_STORE)]
+
+    monkeypatch.setattr(Apache, "check", lambda self: None)
+    assert names(Settings(), real_kafka=True) == ["process-1", "store-1"]
+    assert names(Settings(instance="mine"), real_kafka=True) == ["mine", "mine"]
+    assert names(Settings()) == names(Settings(kafka="k:9092")) == ["", ""]
 
 
 def test_only_ports_of_parts_that_run_are_checked() -> None:
