@@ -15,6 +15,7 @@ from tpstream.bus.agent import Agent
 from tpstream.bus.batch import Batch, Record, foreign
 from tpstream.bus.envelope import header
 from tpstream.bus.position import Position
+from tpstream.bus.refused import fitting
 from tpstream.bus.topics import Topic
 from tpstream.errors import TpstreamError, Unavailable
 from tpstream.messages import DeadLetter
@@ -25,12 +26,6 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 WATCHED = 1_000
 """Of this many records, more than half poison stops the agent instead of emptying the topic."""
-
-
-MAX_LETTER = 12_000_000
-"""Bytes of payload and headers that a dead letter holds whole; as JSON they are a third longer."""
-KEPT_OF_LARGER = 65_536
-"""Bytes of a larger payload that it holds."""
 
 
 @dataclass(slots=True)
@@ -179,11 +174,7 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
         position = batch.position(record)
     except TpstreamError:
         position = Position(batch.life, foreign(batch.topic.name, batch.partition), record.offset)
-    payload, detail = record.value or b"", one_line(failure)
-    headers = tuple((name, value or b"") for name, value in record.headers)
-    if len(payload) + sum(len(value) for _, value in headers) > MAX_LETTER:
-        detail += f" (of its {len(payload)} bytes the first {KEPT_OF_LARGER} are kept, and no headers)"
-        payload, headers = payload[:KEPT_OF_LARGER], ()
+    payload, headers, cut = fitting(record.value or b"", tuple((name, value or b"") for name, value in record.headers))
     letter = DeadLetter(
         id=f"{agent.name}-{batch.topic.name}-{batch.partition}-{record.offset}-{position.identity()}",
         ts=record.timestamp,
@@ -192,7 +183,7 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
         reason="agent",
         topic=(header(record.headers, "topic") or batch.topic.name.encode()).decode(errors="replace"),
         payload=payload,
-        detail=detail,
+        detail=one_line(failure) + cut,
         headers=headers,
         attempts=ATTEMPTS,
         source_life=batch.life.hex(),

@@ -23,7 +23,7 @@ from tpstream.bus.attempt import Attempts, Condition, one_line
 from tpstream.bus.batch import Batch, Record
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.progress import Place, Progress
-from tpstream.bus.sink import Sink
+from tpstream.bus.sink import Outlet
 from tpstream.bus.topics import Topic
 from tpstream.errors import Full
 
@@ -40,7 +40,7 @@ class Lane:
         self,
         agents: Sequence[Agent],
         services: Services,
-        sink: Sink,
+        sink: Outlet,
         *,
         pause: Callable[[str, int], None] = lambda topic, partition: None,
         resume: Callable[[str, int], None] = lambda topic, partition: None,
@@ -247,7 +247,7 @@ class Lane:
 
     def _accept(self, agent: Agent, batch: Batch) -> None:
         if batch.outgoing:
-            self.sink.add(batch.outgoing, ())
+            self.sink.add(batch.outgoing, (), agent.name)
             batch.outgoing = []
         while batch.rows:
             sink, rows, positions = batch.rows[0]

@@ -21,12 +21,16 @@ from aiokafka.errors import KafkaError
 from tpstream.bus.batch_builder import Item, RecordBatch
 from tpstream.bus.envelope import Headers
 from tpstream.bus.partitioner import Partitioner
+from tpstream.bus.refused import FOR_GOOD, TOO_LARGE, Refused, Sender
 from tpstream.errors import Rejected, TpstreamError
 
 if TYPE_CHECKING:
     from tpstream.bus.batch import Outgoing
 
 log = logging.getLogger(__name__)
+
+SMALLEST_BATCH = 1_000
+"""Bytes of the batches that go to a topic that takes no larger ones."""
 
 SILENT_SECONDS = 3.0
 """A Kafka that says nothing for so long is not available. A batch itself is given ten seconds."""
@@ -45,9 +49,11 @@ _size: Callable[[Item], int] = itemgetter(5)
 class _Place:
     """One partition of one topic: what waits for it, and who waits for what."""
 
-    def __init__(self, topic: str, partition: int) -> None:
+    def __init__(self, topic: str, partition: int, batch_bytes: int) -> None:
         self.topic = topic
         self.partition = partition
+        self.batch_bytes = batch_bytes
+        """The largest batch that is worth a try: less than the producer's where the topic took no such batch."""
         self.pending: deque[Item] = deque()
         self.added = 0
         self.delivered = 0
@@ -62,6 +68,9 @@ class Producer:
 
     Kafka away: records wait in memory (see `buffered_bytes`: whoever adds bounds it), the
     same batch is tried again with backoff, for ever, and `available` is False.
+
+    A record that its topic will never take is given up where it has a Sender as its token, and
+    is in `refused` then, for whoever flushes; any other is tried for ever, as if Kafka were away.
     """
 
     def __init__(
@@ -83,12 +92,14 @@ class Producer:
         """The offset behind the last acknowledged record of each topic and partition."""
         self.gaps: dict[tuple[str, int], list[tuple[int, int]]] = {}
         """Of watched topics: stretches of offsets (from, to before) between our records that are not known as ours."""
+        self.refused: list[Refused] = []
+        """Records given up; they count as `buffered_bytes` until `take_refused`."""
         self._delivered = delivered
         self._max_request = max_request
         self.largest = max_request - 10_000
         """Bytes of key and value of the largest record that is taken."""
         self._partition_of = Partitioner(partitions)
-        self._bootstrap = bootstrap
+        self.bootstrap = bootstrap
         self._client_id = client_id
         self._batch_bytes = batch_bytes
         self._linger = linger_ms / 1000
@@ -112,7 +123,7 @@ class Producer:
         delay = 0.1
         while True:
             kafka = aiokafka.AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
+                bootstrap_servers=self.bootstrap,
                 client_id=self._client_id,
                 acks="all",
                 max_batch_size=self._batch_bytes,
@@ -125,7 +136,7 @@ class Producer:
             except KafkaError as error:
                 await kafka.stop()
                 if not self._refused:
-                    log.warning("Kafka at %s is not reachable (%s); waiting for it", self._bootstrap, error)
+                    log.warning("Kafka at %s is not reachable (%s); waiting for it", self.bootstrap, error)
                 self._refused = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
@@ -164,8 +175,8 @@ class Producer:
         self.unacknowledged += 1
         return partition
 
-    def add_all(self, rows: Sequence[Outgoing]) -> None:
-        """Take records as `add` does, all or, where one is Rejected, none of them."""
+    def add_all(self, rows: Sequence[Outgoing], token: Any = None) -> None:
+        """Take records as `add` does, all or, where one is Rejected, none of them. `token` is each one's."""
         largest, total = self.largest, 0
         for topic, _, key, value, _, timestamp in rows:
             size = len(key) if value is None else len(key) + len(value)
@@ -182,7 +193,7 @@ class Producer:
             if place is None:
                 place = places[partition] = self._place(topic, partition)
             size = len(key) if value is None else len(key) + len(value)
-            place.pending.append((key, value, headers, timestamp, None, size))
+            place.pending.append((key, value, headers, timestamp, token, size))
             place.added += 1
         self.buffered_bytes += total
         self.unacknowledged += len(rows)
@@ -200,7 +211,7 @@ class Producer:
         """The partition, with a task that sends what is added to it before the next step of the event loop."""
         place = self._places.get((topic, partition))
         if place is None:
-            place = self._places[topic, partition] = _Place(topic, partition)
+            place = self._places[topic, partition] = _Place(topic, partition, self._batch_bytes)
         if place.drain is None:
             place.drain = asyncio.get_running_loop().create_task(self._drain(place))
         return place
@@ -218,7 +229,7 @@ class Producer:
         self.gaps.pop((topic, partition), None)
 
     async def flush(self) -> None:
-        """Return when Kafka has acknowledged everything that was added before the call.
+        """Return when Kafka has acknowledged everything that was added before the call, or it is in `refused`.
 
         Raises TpstreamError where something added can never be sent: end, and begin anew.
         """
@@ -233,6 +244,12 @@ class Producer:
         if waiting:
             await asyncio.gather(*waiting)
 
+    def take_refused(self) -> list[Refused]:
+        """What was given up since the last call; whoever takes it answers for it."""
+        taken, self.refused = self.refused, []
+        self.buffered_bytes -= sum(_size(refused.item) for refused in taken)
+        return taken
+
     async def _drain(self, place: _Place) -> None:
         try:
             while place.pending:
@@ -240,14 +257,17 @@ class Producer:
                     await self._depart()
                 items, base = await self._send_some(place)
                 place.delivered += len(items)
-                self._note_end(place, base, len(items))
-                self.buffered_bytes -= sum(map(_size, items))
                 self.unacknowledged -= len(items)
+                if isinstance(base, KafkaError):
+                    self.refused.append(Refused(place.topic, place.partition, items[0], base))
+                else:
+                    self._note_end(place, base, len(items))
+                    self.buffered_bytes -= sum(map(_size, items))
                 while place.waiters and place.waiters[0][0] <= place.delivered:
                     future = place.waiters.popleft()[1]
                     if not future.done():
                         future.set_result(None)
-                if self._delivered is not None:
+                if self._delivered is not None and not isinstance(base, KafkaError):
                     self._delivered(place.topic, place.partition, list(map(_token, items)), base)
         except Exception as error:
             # What was in hand is neither sent nor told: whoever waits for it is to hear of it, not to hang.
@@ -287,8 +307,11 @@ class Producer:
         if departure is not None:
             departure.set()
 
-    async def _send_some(self, place: _Place) -> tuple[list[Item], int]:
-        """Send one batch from the head of what waits, for as long as it takes; what went, and its offset."""
+    async def _send_some(self, place: _Place) -> tuple[list[Item], int | KafkaError]:
+        """Send one batch from the head of what waits, for as long as it takes; what went, and its offset.
+
+        Or one record that is given up, and why.
+        """
         assert self._kafka is not None, "start() was not called"
         items: list[Item] = []
         delay = 0.05
@@ -296,6 +319,20 @@ class Producer:
         while True:
             try:
                 offset = await self._attempt(place, items)
+            except FOR_GOOD as error:
+                if len(items) > 1:
+                    self._halve(place, items, error)
+                    continue
+                self._refused = not isinstance(items[0][4], Sender)
+                if not self._refused:
+                    place.asked = math.inf
+                    return items, error
+                log.warning(
+                    "produce to %s-%d: the record of key %r has %d bytes and is not taken (%r); trying again",
+                    *(place.topic, place.partition, items[0][0][:100], _size(items[0]), error),
+                )
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
             # AssertionError: aiokafka knows fewer partitions than there should be (a topic being made anew).
             except (TimeoutError, KafkaError, AssertionError) as error:
                 if not self._refused:
@@ -308,15 +345,27 @@ class Producer:
             else:
                 self._refused = False
                 place.asked = math.inf
+                if place.batch_bytes < self._batch_bytes:  # it may have been one record's fault, or was mended
+                    place.batch_bytes = min(self._batch_bytes, place.batch_bytes + (place.batch_bytes >> 6) + 1)
                 return items, offset
+
+    @staticmethod
+    def _halve(place: _Place, items: list[Item], error: KafkaError) -> None:
+        """Of a batch that Kafka refused, and so has nothing of, put the second half back: which record was it?"""
+        if isinstance(error, TOO_LARGE):
+            place.batch_bytes = max(SMALLEST_BATCH, sum(map(_size, items)) // 2)
+        half = len(items) // 2
+        place.pending.extendleft(reversed(items[half:]))
+        del items[half:]
 
     async def _attempt(self, place: _Place, items: list[Item]) -> int:
         """One attempt; `items` is filled the first time and repeated as it is, so that its sequence stays one."""
         assert self._kafka is not None
-        builder = RecordBatch(self._batch_bytes)
         if items:
+            builder = RecordBatch(self._batch_bytes)
             builder.fill(items)
         else:
+            builder = RecordBatch(place.batch_bytes)
             taken = builder.fill(place.pending)
             popleft = place.pending.popleft
             items += [popleft() for _ in range(taken or 1)]

@@ -30,3 +30,10 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release what the sink holds. What was not flushed is dropped."""
+
+
+class Outlet(Sink, Protocol):
+    """The sink of the records that agents send."""
+
+    def add(self, rows: Any, positions: Sequence[Position], agent: str = "") -> None:
+        """As of any sink; `agent` is who sent them."""

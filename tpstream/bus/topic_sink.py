@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from tpstream.bus.batch import Outgoing
+from tpstream.bus.refused import Sender, letter_of, limit_of
 from tpstream.errors import Full
+
+log = logging.getLogger(__name__)
+
+LETTER_TRIES = 2
+"""Of a dead letter: whole, and cut where the dead-letter topic refuses it."""
 
 
 class TopicSink:
-    """Records to be produced, as a sink: bounded, and durable when Kafka has acknowledged them."""
+    """Records to be produced, as a sink: bounded, and durable when Kafka has acknowledged them.
+
+    What a topic will never take becomes a dead letter, which is as durable as the others then.
+    """
 
     name = "topics"
 
@@ -18,11 +28,11 @@ class TopicSink:
         self.producer = producer
         self.limit_bytes = limit_bytes
 
-    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any]) -> None:
-        """Hand the records to the producer. Full when too much is not yet acknowledged."""
+    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any], agent: str = "") -> None:
+        """Hand the records of this agent to the producer. Full when too much is not yet acknowledged."""
         if self.producer.buffered_bytes > self.limit_bytes:
             raise Full(f"{self.producer.buffered_bytes} bytes wait for Kafka")
-        self.producer.add_all(rows)
+        self.producer.add_all(rows, Sender(agent or self.name))
 
     @property
     def pending(self) -> int:
@@ -30,8 +40,26 @@ class TopicSink:
         return int(self.producer.unacknowledged)
 
     async def flush(self) -> None:
-        """Return when Kafka has acknowledged what was added."""
-        await self.producer.flush()
+        """Return when Kafka has acknowledged what was added, or the dead letters in place of it."""
+        producer = self.producer
+        await producer.flush()
+        limits: dict[tuple[str, type[Exception]], str] = {}
+        for _ in range(1 + LETTER_TRIES):
+            for refused in list(producer.refused):
+                if (kind := (refused.topic, type(refused.error))) not in limits:
+                    limits[kind] = await limit_of(producer.bootstrap, refused)
+            # From here to the letters' being added without an await: a checkpoint may be given up at any.
+            taken = producer.take_refused()
+            for refused in taken:
+                limit = limits.get((refused.topic, type(refused.error)), "")
+                if (letter := letter_of(producer.bootstrap, refused, limit)) is not None:
+                    producer.add_all([letter[0]], letter[1])
+            if taken:
+                topics = ", ".join(sorted({refused.topic for refused in taken}))
+                log.error("%d records go to the dead letters, as %s will never take them", len(taken), topics)
+            await producer.flush()
+            if not producer.refused:
+                return
 
     async def close(self) -> None:
         """The producer belongs to the worker, which closes it."""

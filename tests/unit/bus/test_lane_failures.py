@@ -31,7 +31,7 @@ class Sent:
         self.rows: list[Outgoing] = []
         self.refusals: list[Exception] = []
 
-    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any]) -> None:
+    def add(self, rows: Sequence[Outgoing], positions: Sequence[Any], agent: str = "") -> None:
         if any(row.value == b"refuse me" for row in rows):
             raise Rejected("a record that Kafka would never take")
         if self.refusals:

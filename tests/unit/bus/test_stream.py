@@ -42,7 +42,7 @@ class Sent:
     def __init__(self) -> None:
         self.rows: list[Outgoing] = []
 
-    def add(self, rows: Any, positions: Any) -> None:
+    def add(self, rows: Any, positions: Any, agent: str = "") -> None:
         self.rows += rows
 
     async def flush(self) -> None: ...
