@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from zlib import crc32
 
+import msgspec
+
 from tpstream.bus.cell import Cell
 from tpstream.bus.envelope import WayIn
 from tpstream.bus.position import Position
+from tpstream.bus.stored import NEVER
 from tpstream.bus.table_partition import TablePartition
 from tpstream.uplink.repeats import (
+    LATE_MS,
     NOTHING,
     Heard,
     Limits,
     PartitionMemory,
+    forgotten_from,
     full,
     is_repeat,
+    kept,
     pack,
     was_dropped,
     with_offset,
@@ -36,6 +42,7 @@ class Hearing:
         "_cells",
         "_folded",
         "_full",
+        "_kept",
         "_limits",
         "_memory",
         "_partition",
@@ -51,7 +58,7 @@ class Hearing:
         self._partition = table.partition
         self._cells = table.cells
         self._serial = table.serial
-        self._full = full(limits)
+        self._full, self._kept = full(limits), kept(limits)
         cell = table.cell(PARTITION)
         self._folded = cell.offset if cell.partition == self._partition else -1
         self._memory = PartitionMemory(cell.value or NOTHING, self._folded)
@@ -72,11 +79,18 @@ class Hearing:
         print_ = crc32(value, start)
         heard: Heard | None = cell.value
         # Nearly all: at the endpoint, without DUP, and of a device that is known here in this life.
-        if flags & _LOOK or heard is None or offset <= self._folded or cell.partition != self._partition:
+        if (
+            flags & _LOOK
+            or heard is None
+            or offset <= cell.offset
+            or offset <= self._folded
+            or cell.partition != self._partition
+        ):
             return self._look(cell, offset, ms, tag, print_, flags, session, packet_id)
-        if offset <= cell.offset or len(heard.records) >= self._full:
-            return self._look(cell, offset, ms, tag, print_, flags, session, packet_id)
-        heard = Heard(heard.records + pack(tag, packet_id, print_, ms // 1000 & 0xFFFF_FFFF), heard.dropped)
+        records = heard.records
+        if len(records) >= self._full:
+            records = records[-self._kept :]
+        heard = Heard(records + pack(tag, packet_id, print_, ms // 1000 & 0xFFFF_FFFF), heard.dropped)
         if cell.serial != self._serial:
             self._table.touch(cell)
         cell.value, cell.offset, cell.item = heard, offset, 0
@@ -111,6 +125,8 @@ class Hearing:
             self._table.touch(cell)
         cell.value = heard
         cell.partition, cell.offset, cell.item = self._partition, offset, 0
+        if cell.armed == NEVER:  # else its timer stands no later than this is due
+            self._table.arm(cell)
         return again
 
     @property
@@ -120,5 +136,27 @@ class Hearing:
 
     def close(self, last: Position, clock: int) -> None:
         """The batch is heard: its last record's position, and the highest delivery time in it, ms."""
-        if last.offset > self._memory.folded:
-            self._table.put(PARTITION, self._memory.closed(clock), last)
+        if last.offset <= self._folded:
+            return
+        memory = self._memory.closed(clock)
+        self._table.put(PARTITION, memory, last)
+        self._forget(memory.clock)
+
+    def _forget(self, clock: int) -> None:
+        """Delete what was heard of devices that have been silent for so long that nothing can repeat it.
+
+        A crash may leave a deletion in the changelog and not the commit; then the partition's memory has to
+        know what was dropped of that device. So it must stand before the deletion: what was written
+        before it since the last checkpoint is looked at again later.
+        """
+        table = self._table
+        for device in table.due(clock):
+            cell = table.cell(device)
+            heard = cell.value
+            kept_until = forgotten_from(heard, self._limits)
+            if cell.dirty or (cell.partition == self._partition and cell.offset > self._folded):
+                kept_until = max(kept_until, clock + LATE_MS)
+            if kept_until <= clock:
+                table.delete(device)
+            else:
+                table.put(device, msgspec.structs.replace(heard, clock=kept_until))

@@ -26,7 +26,11 @@ INCARNATIONS = 256
 """Incarnations of bridges that a partition remembers; of more, those that spoke last."""
 
 FORGET_MS = 24 * 3_600_000
-"""By the partition's clock, ms: a bridge that was silent in it for so long is forgotten."""
+"""By the partition's clock, ms: a bridge or device that was silent in it for so long is forgotten."""
+
+LATE_MS = 3_600_000
+"""How far behind the partition's clock a record's delivery may be, ms, as bridges' clocks differ. So long
+beyond the time in which repeats are looked for a device is remembered, also where that is set to days."""
 
 SESSIONS = 256
 """Sessions with brokers whose newest packet id a partition remembers."""
@@ -72,10 +76,20 @@ class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sessions: tuple[tuple[int, int], ...] = ()
     """Sessions with brokers, and the newest packet id of each."""
     clock: int = 0
-    """The partition's: the highest delivery time in it, ms."""
+    """The partition's: the highest delivery time in it, ms. Of a device: before it, it is not to be forgotten."""
 
 
 NOTHING = Heard()
+
+
+def heard_at(heard: Heard) -> int:
+    """The delivery of a device's last record, ms, in whole seconds."""
+    return int.from_bytes(heard.records[-4:], "little") * 1000
+
+
+def due(heard: Heard) -> int | None:
+    """The partition's clock at which it is to be seen whether a device can be forgotten; of the partition: None."""
+    return max(heard_at(heard) + FORGET_MS, heard.clock) if heard.records else None
 
 
 class Limits(NamedTuple):
@@ -101,9 +115,19 @@ class Limits(NamedTuple):
 # A device's records
 
 
+def forgotten_from(heard: Heard, limits: Limits) -> int:
+    """The partition's clock from which on nothing can be a repeat of what a device has said, ms."""
+    return heard_at(heard) + limits.seconds * 1000 + LATE_MS
+
+
 def full(limits: Limits) -> int:
     """Bytes of a memory at which old records leave it."""
     return (limits.records + SLACK) * _SIZE
+
+
+def kept(limits: Limits) -> int:
+    """Bytes at the end of a memory in which repeats are looked for."""
+    return limits.records * _SIZE
 
 
 def with_record(records: bytes, tag: int, packet_id: int, fingerprint: int, ms: int, limits: Limits) -> bytes:
@@ -112,7 +136,7 @@ def with_record(records: bytes, tag: int, packet_id: int, fingerprint: int, ms: 
     `tag`: 31 bits of its session (it is random: enough to tell so few apart), and DUP.
     """
     if len(records) >= full(limits):
-        records = records[-limits.records * _SIZE :]
+        records = records[-kept(limits) :]
     return records + pack(tag, packet_id, fingerprint, ms // 1000 & 0xFFFF_FFFF)
 
 
@@ -131,7 +155,7 @@ def is_repeat(
     since = seconds - (limits.seconds if tag & 1 else limits.snapshot_seconds)
     used: set[int] = set()
     found = False
-    for other, other_id, print_, at in _RECORD.iter_unpack(records[-limits.records * _SIZE :]):
+    for other, other_id, print_, at in _RECORD.iter_unpack(records[-kept(limits) :]):
         if other >> 1 != session or at < seconds - limits.seconds:
             continue
         if other_id in used:
@@ -156,10 +180,10 @@ def with_offset(dropped: Runs, offset: int) -> Runs:
     """One more, above all others; what is too old is forgotten."""
     if dropped and dropped[-1][1] == offset - 1:
         return (*dropped[:-1], (dropped[-1][0], offset))
-    kept = dropped[-KEPT_DROPS + 1 :]
-    if kept and kept[0][1] < offset - REREAD:
-        kept = tuple(run for run in kept if run[1] >= offset - REREAD)
-    return (*kept, (offset, offset))
+    runs = dropped[-KEPT_DROPS + 1 :]
+    if runs and runs[0][1] < offset - REREAD:
+        runs = tuple(run for run in runs if run[1] >= offset - REREAD)
+    return (*runs, (offset, offset))
 
 
 def was_dropped(dropped: Runs, offset: int) -> bool:

@@ -19,11 +19,13 @@ from tpstream.uplink.repeats import (
     FORGET_MS,
     INCARNATIONS,
     KEPT_DROPS,
+    LATE_MS,
     NOTHING,
     REREAD,
     Heard,
     Limits,
     PartitionMemory,
+    due,
     was_dropped,
     with_offset,
 )
@@ -49,7 +51,7 @@ class Raw(NamedTuple):
 
 
 def partition(life: Life = LIFE) -> TablePartition[Heard]:
-    return TablePartition(Table("repeats", Heard), 0, life)
+    return TablePartition(Table("repeats", Heard, due=due), 0, life)
 
 
 def hear(
@@ -275,6 +277,131 @@ def test_an_honest_device_is_heard_once_whatever_is_lost(windows: list[tuple[int
     found = hear(partition(), said)
     kept = [raw.packet_id for raw, again in zip(said, found, strict=True) if not again]
     assert kept == [n % 65_535 + 1 for n in range(number)]
+
+
+# What is forgotten
+
+
+DAY = FORGET_MS // 1000
+LATE = LATE_MS // 1000
+
+
+def devices(table: TablePartition[Heard]) -> set[str]:
+    """Of whom something is remembered."""
+    return {key for key, _ in table.items()} - {PARTITION}
+
+
+def tick(at: int) -> Raw:
+    """What an owner appends where its partition is silent and something is due."""
+    return Raw("", b"", OWNER, incarnation=0, at=at)
+
+
+def checkpoint(table: TablePartition[Heard]) -> dict[str, bytes | None]:
+    """What it writes, all of which is durable at once."""
+    prepared = table.prepare()
+    table.written(prepared)
+    return prepared.values
+
+
+def test_a_device_that_is_gone_is_forgotten_after_a_day_by_the_partitions_clock():
+    table = partition()
+    hear(table, [FIRST, Raw(device="d2", packet_id=1, at=LATE)])
+    assert set(checkpoint(table)) == {PARTITION, "d1", "d2"}
+    hear(table, [tick(DAY - 1)], 2)
+    assert table.next_due() == NOW + FORGET_MS
+    assert devices(table) == {"d1", "d2"}
+    hear(table, [tick(DAY)], 3)
+    assert devices(table) == {"d2"}
+    values = checkpoint(table)
+    assert values.pop("d1", "absent") is None, "a tombstone"
+    assert set(values) == {PARTITION}
+    hear(table, [tick(DAY + LATE)], 4)
+    assert devices(table) == set()
+    assert table.next_due() is None, "nothing asks for ticks any more"
+
+
+def test_a_device_that_speaks_stays_and_one_that_comes_back_is_heard_anew():
+    table = partition()
+    hear(table, [FIRST])
+    hear(table, [Raw(packet_id=6, at=DAY - 1)], 1)
+    checkpoint(table)
+    hear(table, [tick(DAY + 1)], 2)
+    assert devices(table) == {"d1"}
+    hear(table, [tick(2 * DAY)], 3)
+    assert devices(table) == set()
+    back = FIRST._replace(at=2 * DAY + 1)
+    assert hear(table, [back, back._replace(flags=QOS1 | DUP)], 4) == [False, True]
+    checkpoint(table)
+    hear(table, [tick(4 * DAY)], 6)
+    assert devices(table) == set()
+
+
+def test_a_device_is_remembered_for_as_long_as_repeats_are_looked_for():
+    table, limits = partition(), Limits(seconds=3 * DAY)
+    hear(table, [FIRST], limits=limits)
+    checkpoint(table)
+    for offset, day in enumerate((1, 2, 3), 1):
+        hear(table, [tick(day * DAY)], offset, limits)
+        checkpoint(table)
+    assert table.next_due() == NOW + 3 * FORGET_MS + LATE_MS
+    assert hear(table, [AGAIN._replace(at=3 * DAY)], 4, limits) == [True]
+    hear(table, [tick(3 * DAY + LATE)], 5, limits)
+    assert devices(table) == {"d1"}, "written since the last checkpoint"
+    checkpoint(table)
+    hear(table, [tick(3 * DAY + 2 * LATE)], 6, limits)
+    assert devices(table) == set()
+
+
+def test_a_tick_that_is_read_again_changes_nothing():
+    table = partition()
+    hear(table, [FIRST])
+    checkpoint(table)
+    hear(table, [tick(DAY)], 1)
+    hear(table, [Raw(packet_id=5, at=DAY + 1)], 2)
+    checkpoint(table)
+    hear(table, [tick(DAY)], 1)
+    assert checkpoint(table) == {}
+    assert hear(table, [AGAIN._replace(at=DAY + 2)], 3) == [True]
+
+
+def test_what_a_failed_batch_has_forgotten_is_forgotten_by_the_next():
+    table = partition()
+    hear(table, [FIRST])
+    checkpoint(table)
+    hearing = Hearing(table, LIMITS)
+    hearing.close(Position(LIFE, 0, 1), NOW + FORGET_MS)
+    assert devices(table) == set()
+    table.undo()
+    assert devices(table) == {"d1"}
+    hear(table, [tick(DAY)], 1)
+    assert devices(table) == set()
+
+
+@settings(max_examples=400, deadline=None)
+@given(log=logs(), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=8), data=st.data())
+def test_forgetting_is_heard_by_nobody_also_over_crashes(log: list[Raw], sizes: list[int], data: st.DataObject):
+    """Days pass between records. A crash leaves what a changelog has got: some beginning of what was written."""
+    days = 0
+    for place, raw in enumerate(log):
+        days += data.draw(st.sampled_from([0, 0, 0, 1, 2]), f"days before {place}")
+        log[place] = raw._replace(at=raw.at + days * DAY, incarnation=0)  # bridges are forgotten in a day, too
+    expected = reference(log, small)
+    table, begin, changelog = partition(), 0, dict[str, bytes | None]()
+    for crash in range(3):
+        end, uncommitted = begin, list[tuple[str, bytes | None]]()
+        for size in sizes:
+            found = hear(table, log[end : end + size], end, small)
+            assert found == expected[end : end + size]
+            end += len(found)
+            if data.draw(st.booleans(), f"checkpoint at {end}"):
+                changelog |= checkpoint(table)
+                begin = end
+        uncommitted += table.prepare().values.items()
+        changelog |= uncommitted[: data.draw(st.integers(0, len(uncommitted)), f"written before crash {crash}")]
+        table = partition()
+        for key, stored in changelog.items():
+            table.load(key, stored)
+    assert hear(table, log[begin:], begin, small) == expected[begin:]
 
 
 # Bounds
