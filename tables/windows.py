@@ -3,8 +3,8 @@
 from tpstream.bus.table import Table
 from tpstream.windows.older import read_older
 from tpstream.windows.partition import PARTITION
-from tpstream.windows.state import DeviceWindows, copied, due
+from tpstream.windows.state import DeviceWindows, due, kept, restored
 
 __all__ = ["PARTITION", "windows"]
 
-windows = Table("windows", DeviceWindows, due=due, copy=copied, older=read_older)
+windows = Table("windows", DeviceWindows, due=due, copy=kept, restore=restored, older=read_older)

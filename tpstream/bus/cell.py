@@ -68,7 +68,8 @@ class Before(NamedTuple):
     """A cell as it was before the batch in hand."""
 
     cell: Cell
-    value: Any
+    copy: Any
+    """Of its value, by the table's `copy`; None: it had none."""
     partition: int
     offset: int
     item: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ class Table(Generic[V]):
     `type` is a msgspec struct; `due` says from a value at which clock (ms) it wants attention.
     With `copy` (a value to one that shares nothing with it that changes) values are live: a
     handler changes them in place after `touch`. Without, a value is replaced, never changed.
+    With `restore`, a copy may be anything cheaper that `restore` makes a value of again.
     `older` reads the bytes of a value as an earlier version stored it, where `type` cannot.
     """
 
@@ -33,13 +34,15 @@ class Table(Generic[V]):
         type: type[V],
         *,
         due: Callable[[V], int | None] | None = None,
-        copy: Callable[[V], V] | None = None,
+        copy: Callable[[V], Any] | None = None,
+        restore: Callable[[Any], V] | None = None,
         older: Callable[[bytes], V] | None = None,
     ) -> None:
         self.name = name
         self.type = type
         self.due = due
         self.copy = copy
+        self.restore = restore
         self.older = older
         self.partitions: dict[int, TablePartition[V]] = {}
         self._decoder = msgspec.msgpack.Decoder(tuple[tuple[Mark, ...], type])  # type: ignore[valid-type]

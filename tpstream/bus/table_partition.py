@@ -169,9 +169,9 @@ class TablePartition(Generic[V]):
         cell.serial = self.serial
         cell.used = True
         value = cell.value
-        kept = value if self._copy is None or value is None else self._copy(value)
+        copy = value if self._copy is None or value is None else self._copy(value)
         # tuple.__new__ is half the price of the named tuple's own, and this is once per key and batch.
-        self._undo.append(_made(Before, (cell, kept, cell.partition, cell.offset, cell.item, cell.others)))
+        self._undo.append(_made(Before, (cell, copy, cell.partition, cell.offset, cell.item, cell.others)))
 
     def mark(self, cell: Cell, position: Position) -> None:
         """Note that the cell has folded what stands at this position."""
@@ -220,11 +220,12 @@ class TablePartition(Generic[V]):
 
     def accept(self) -> None:
         """The batch is done: its writes belong to the next checkpoint."""
+        dirty = self._dirty
         for before in self._undo:
-            cell = before.cell
+            cell = before[0]
             if not cell.dirty:
                 cell.dirty = True
-                self._dirty.append(cell)
+                dirty.append(cell)
         self._undo.clear()
         self.serial += 1
         if len(self.cells) > self._trim_at and self._disk is not None:
@@ -235,9 +236,10 @@ class TablePartition(Generic[V]):
     def undo(self) -> None:
         """The batch failed: put back every value as it was before it."""
         self.serial += 1
-        for cell, value, partition, offset, item, others in self._undo:
-            cell.value = value
-            cell.partition, cell.offset, cell.item, cell.others = partition, offset, item, others
+        for before in self._undo:
+            cell = before.cell
+            cell.value = self._before(before)
+            cell.partition, cell.offset, cell.item, cell.others = before[2:]
             self.arm(cell)
         self._undo.clear()
 
@@ -252,7 +254,7 @@ class TablePartition(Generic[V]):
         values: dict[str, bytes | None] = {}
         for cell in self._dirty:
             saved = before.get(id(cell)) if before else None
-            value, marks = (cell.value, marks_of(cell)) if saved is None else (saved.value, marks_of(saved))
+            value, marks = (cell.value, marks_of(cell)) if saved is None else (self._before(saved), marks_of(saved))
             if value is None and not cell.stored:
                 continue  # came and went between two checkpoints
             try:
@@ -297,6 +299,11 @@ class TablePartition(Generic[V]):
         cell = self.cells[key] = Cell(key)
         if data is not None:
             self._fill(cell, data)
+
+    def _before(self, before: Before) -> V | None:
+        """The value of a cell before the batch in hand; it is given to one only, where values are live."""
+        restore = self.table.restore
+        return before.copy if restore is None or before.copy is None else restore(before.copy)  # type: ignore[no-any-return]
 
     # Memory
 

@@ -22,7 +22,7 @@ from tpstream.windows.definition import Window
 from tpstream.windows.fields import ManyFields, OneField, as_number, fields_of
 from tpstream.windows.fold import NOTHING, begun, fold, fold_one
 from tpstream.windows.partition import PartitionWindows
-from tpstream.windows.state import Definitions, DeviceWindows, copied, due
+from tpstream.windows.state import Definitions, DeviceWindows, due, kept, restored
 
 if TYPE_CHECKING:
     from tpstream.bus.topics import Topic
@@ -35,7 +35,7 @@ def agent_of(topic: Topic[Any]) -> str:
 
 def table_of(topic: Topic[Any]) -> Table[DeviceWindows]:
     """The table of a topic's open windows, by device."""
-    return Table(agent_of(topic), DeviceWindows, due=due, copy=copied)
+    return Table(agent_of(topic), DeviceWindows, due=due, copy=kept, restore=restored)
 
 
 def handler_of(topic: Topic[Any], table: Table[DeviceWindows], declared: Callable[[], Iterable[Window]]) -> Handler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -190,11 +191,21 @@ class Live:
 live_writes = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=5)
 
 
+copies = {
+    "copies": {"copy": lambda value: Live(value.n, list(value.seen))},
+    "made again of what was kept": {
+        "copy": lambda value: (value.n, *value.seen),
+        "restore": lambda kept: Live(kept[0], list(kept[1:])),
+    },
+}
+
+
+@pytest.mark.parametrize("how", copies.values(), ids=copies)
 @given(st.lists(st.tuples(live_writes, st.booleans(), st.booleans())))
 def test_live_values_are_put_back_and_stored_as_if_they_had_been_replaced(
-    batches: list[tuple[list[tuple[str, int]], bool, bool]],
+    how: dict[str, Any], batches: list[tuple[list[tuple[str, int]], bool, bool]]
 ) -> None:
-    table = Table("live", Live, copy=lambda value: Live(value.n, list(value.seen)))
+    table = Table("live", Live, **how)
     part, disk = TablePartition(table, 0, LIFE), TablePartition(table, 0, LIFE)
     model: dict[str, list[int]] = {}
     for batch, succeeds, checkpoint in batches:

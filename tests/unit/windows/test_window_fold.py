@@ -13,7 +13,7 @@ from tpstream.windows import fold as folding
 from tpstream.windows.definition import window
 from tpstream.windows.fold import NOTHING, Closed, begun, expire, fold, fold_one
 from tpstream.windows.older import read_older
-from tpstream.windows.state import NEVER, Definitions, DeviceWindows, copied
+from tpstream.windows.state import NEVER, Definitions, DeviceWindows, copied, kept, restored
 
 TEN = window("ten", key="t", size="10ms", lateness="5ms", idle="30ms")
 DEFINITIONS = Definitions.of(
@@ -312,9 +312,9 @@ def survive(state, data):
     if fate == "stored":
         return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=DeviceWindows)
     if fate == "undone":
-        kept = copied(state)
+        before = kept(state)
         fold(state, [Point("t", 1_000 + n * 3, 9.0) for n in range(40)], 5_000, DEFINITIONS)
-        return kept
+        return restored(before)
     return state
 
 
