@@ -160,6 +160,46 @@ async def test_a_checkpoint_does_not_go_on_after_its_partitions_were_let_go(benc
     assert bench.on_disk() == set()
 
 
+async def test_a_checkpoint_ends_where_its_partitions_are_let_go_between_two_of_them(bench: Bench) -> None:
+    bench.write("a", 1)
+    bench.acknowledge(2)
+    first, other = bench.table.at(0), PartitionState(bench.folder / "1")
+    bench.table.partitions[1] = TablePartition(bench.table, 1, LIFE)
+    bench.changelogs.epochs[1] = 1
+    bench.checkpoint.states[1] = other
+    held = asyncio.create_task(bench.checkpoint.take())
+    while first.dirty:
+        await asyncio.sleep(0)
+    bench.checkpoint.let_go()
+    with pytest.raises(Superseded):
+        await held
+    assert (bench.log.values, bench.committed) == ({}, [])
+
+
+async def test_a_partition_goes_on_while_another_is_cut_and_both_are_whole(bench: Bench) -> None:
+    other = PartitionState(bench.folder / "1")
+    bench.table.partitions[1] = later = TablePartition(bench.table, 1, LIFE)
+    bench.changelogs.epochs[1] = 1
+    bench.checkpoint.states[1] = other
+    bench.lane.assign([(uplink_raw.name, 0), (uplink_raw.name, 1)], LIFE)
+    for progress in bench.lane.progress.values():
+        progress.done["count"], progress.committed = 2, 0
+    bench.write("a", 1)
+    held = asyncio.create_task(bench.checkpoint.take())
+    while bench.table.at(0).dirty:
+        await asyncio.sleep(0)
+    for part in (bench.table.at(0), later):  # one is cut already, the other is not
+        part.put("b", Count(2), Position(LIFE, part.partition, 2))
+        part.accept()
+        bench.lane.progress[uplink_raw.name, part.partition].done["count"] = 3
+    await held
+    assert bench.committed == [{(uplink_raw.name, 0): 2, (uplink_raw.name, 1): 3}]
+    assert (bench.on_disk(), {key for key, _ in other.values("counts")}) == ({"a"}, {"b"})
+    await bench.checkpoint.take()
+    assert bench.committed[1:] == [{(uplink_raw.name, 0): 3}]
+    assert bench.on_disk() == {"a", "b"}
+
+
 async def test_a_worker_that_lost_its_group_says_nothing_to_anybody(bench: Bench) -> None:
     bench.write("a", 1)
     bench.acknowledge(2)
