@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fault.campaign.breaks import BREAKS
 from fault.campaign.campaign import Campaign
-from fault.campaign.faults import PROCESS, STORE, Fault, killed_after, woken
+from fault.campaign.faults import PROCESS, STORE, Fault, bridge_killed, kafka_killed_unheard, killed_after, woken
 from fault.campaign.oracle import What
 from fault.campaign.stage import Stage
 
@@ -50,10 +50,12 @@ def twice(name: str, fault: Fault) -> dict[str, Fault]:
 KILLED_BY_COMMIT = twice("storing worker killed after `commit`", partial(killed_after, STORE, "commit"))
 KILLED_BEFORE_COMMIT = twice("worker killed after `changelog`", partial(killed_after, PROCESS, "changelog"))
 ZOMBIE = twice("zombie wakes up when its successor is dead", woken)
+UNHEARD: dict[str, Fault] = {"Kafka killed before its answers": kafka_killed_unheard}
+BRIDGE: dict[str, Fault] = {"bridge killed": bridge_killed}
 
 
 def test_every_break_is_tried() -> None:
-    assert len(BREAKS) == 3
+    assert len(BREAKS) == 4
 
 
 def test_points_are_lost_where_offsets_are_committed_too_early(tmp_path: Path) -> None:
@@ -70,5 +72,11 @@ def test_windows_are_wrong_where_a_zombies_word_counts(tmp_path: Path) -> None:
     assert found(tmp_path, "ignores zombies", ZOMBIE, workers=2)[What.WINDOW] > 0
 
 
+def test_messages_are_doubled_where_what_a_bridge_repeats_is_not_known_again(tmp_path: Path) -> None:
+    wrong = found(tmp_path, "hears no repeats", UNHEARD)
+    assert wrong[What.DUPLICATED] > 0
+    assert wrong[What.LOST] == 0
+
+
 def test_nothing_is_found_where_nothing_is_broken(tmp_path: Path) -> None:
-    assert found(tmp_path, "", KILLED_BY_COMMIT | KILLED_BEFORE_COMMIT | ZOMBIE, workers=2) == {}
+    assert found(tmp_path, "", KILLED_BY_COMMIT | KILLED_BEFORE_COMMIT | ZOMBIE | UNHEARD | BRIDGE, workers=2) == {}

@@ -9,6 +9,7 @@ from tpstream.bus import changelog
 from tpstream.bus.changelog import Changelogs, Folded, fold
 from tpstream.bus.checkpoint import Checkpoint
 from tpstream.bus.table import Table
+from tpstream.uplink.repeats import PartitionMemory
 
 
 def commits_early() -> None:
@@ -49,8 +50,18 @@ def ignores_zombies() -> None:
     changelog.fold = believes_all
 
 
+def hears_no_repeats() -> None:
+    """What a bridge produced again counts as new."""
+
+    def takes_for_new(self: PartitionMemory, offset: int, incarnation: int, sequence: int) -> bool:
+        return False
+
+    PartitionMemory.retried = takes_for_new  # type: ignore[method-assign]
+
+
 BREAKS: dict[str, Callable[[], None]] = {
     "commits early": commits_early,
     "forgets marks": forgets_marks,
     "ignores zombies": ignores_zombies,
+    "hears no repeats": hears_no_repeats,
 }

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fault.campaign.stage import SESSION, NotThere, Stage
+from fault.campaign.devices import KEEP_ALIVE
+from fault.campaign.stage import BRIDGE, SESSION, NotThere, Stage
 from parts.proxy import clickhouse_241, http_500, http_insert, kafka_produce
 
 PROCESS, STORE = "process", "store"
@@ -195,10 +196,37 @@ def kafka_away(at: Setting) -> None:
 
 
 def produce_cut(at: Setting) -> None:
-    """Twenty produce requests, of workers and publisher, reach Kafka, and their answers nobody."""
+    """Twenty produce requests, of bridge, workers and publisher, reach Kafka, and their answers nobody."""
     at.stage.to_kafka.cut_answers(kafka_produce, 20)
     if not at.stage.to_kafka.wait_cut(30):
         raise NotThere("twenty produce requests were to be cut off")
+
+
+def kafka_killed_unheard(at: Setting) -> None:
+    """Produce requests reach Kafka, which is killed before anybody, the bridge among them, has heard of it.
+
+    So bridge, workers and publisher send again, to the next process, what its log has already.
+    """
+    at.stage.to_kafka.cut_answers(kafka_produce, 1_000)
+    try:
+        time.sleep(at.dice.uniform(0.2, 0.6))
+        kafka_killed(at)
+    finally:
+        at.stage.to_kafka.heal()
+
+
+def bridge_killed(at: Setting) -> None:
+    """SIGKILL; started again after 0 to 4 seconds. Devices connect again and repeat what was not acknowledged."""
+    at.stage.release(BRIDGE).kill()
+    time.sleep(at.dice.uniform(0, 4))
+    at.stage.add(BRIDGE)
+
+
+def bridge_stopped(at: Setting) -> None:
+    """SIGSTOP until devices have taken their connections for dead and repeat on new ones, then SIGCONT."""
+    at.stage.workers[BRIDGE].send(signal.SIGSTOP)
+    time.sleep(2 * KEEP_ALIVE + at.dice.uniform(1, 4))
+    at.stage.workers[BRIDGE].send(signal.SIGCONT)
 
 
 def delay(at: Setting) -> None:
@@ -240,6 +268,9 @@ FAULTS: dict[str, Fault] = {
     "Kafka killed": kafka_killed,
     "Kafka away": kafka_away,
     "produce cut before its answer": produce_cut,
+    "Kafka killed before its answers": kafka_killed_unheard,
+    "bridge killed": bridge_killed,
+    "bridge stopped": bridge_stopped,
     "network delayed": delay,
     "network cut": cuts,
 }

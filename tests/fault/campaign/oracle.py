@@ -7,7 +7,7 @@ are about when a message was published: so a difference can be laid at a fault's
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -131,6 +131,25 @@ def compare_told(told: Iterable[tuple[WindowRow, str]]) -> list[Finding]:
         known = first.setdefault(row[:4], (row, origin))
         if known != (row, origin):
             found.append(Finding(What.WINDOW, row.start, f"told as {known[0]} ({known[1]}) and as {row} ({origin})"))
+    return found
+
+
+def compare_heard(
+    points: Mapping[int, Point], connections: Mapping[int, int], told: Mapping[int, int]
+) -> list[Finding]:
+    """A message is told of once for each connection on which its device said it, however often a bridge produced it.
+
+    A device may say it again on another connection, which the platform takes for a new message; its point is the
+    same. By number: the point; on how many connections it was said; of how many origins it is told.
+    """
+    found: list[Finding] = []
+    for n, point in points.items():
+        said, times = connections.get(n, 0), told.get(n, 0)
+        if times > said:
+            text = f"message {n} of {point.device} was said on {said} connections and is told of {times} times"
+            found.append(Finding(What.DUPLICATED, point.ts, text))
+        elif not times:
+            found.append(Finding(What.LOST, point.ts, f"message {n} of {point.device} is not told of"))
     return found
 
 

@@ -37,6 +37,12 @@ class Result:
     points: int = 0
     windows: int = 0
     alarms: int = 0
+    spoken: int = 0
+    """Messages of devices by MQTT, in `published`, and their points, in `points`."""
+    retried: int = 0
+    """Records of these that the bridge produced again."""
+    resent: int = 0
+    """Messages of these that their devices sent again on another connection."""
     spans: list[Span] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
@@ -107,7 +113,9 @@ def summary(result: Result) -> str:
 
 def _compared(result: Result, minutes: float) -> str:
     return (
-        f"{result.published:,} messages at {result.rate:,} a second in {minutes:.1f} minutes, {result.workers}; "
+        f"{result.published:,} messages at {result.rate:,} a second, {result.spoken:,} of them by MQTT (the bridge "
+        f"produced {result.retried:,} again, devices sent {result.resent:,} again on another connection), in "
+        f"{minutes:.1f} minutes, {result.workers}; "
         f"{len(result.spans)} faults in the order of seed {result.seed}. Compared: {result.points:,} points, "
         f"{result.windows:,} windows, {result.alarms:,} alarms, the roll-ups by minute and hour: "
         + ("no difference." if not result.findings else f"{len(result.findings)} differences.")

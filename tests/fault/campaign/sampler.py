@@ -49,7 +49,7 @@ class Sampler(threading.Thread):
                 )
             rows = self._client.query(
                 "SELECT device, toUnixTimestamp64Milli(max(ts)) FROM telemetry_rows"
-                f" WHERE tenant = 'default' AND key = 'n' AND device IN ({self._names}) GROUP BY device"
+                f" WHERE tenant = 'default' AND key IN ('n', 'm') AND device IN ({self._names}) GROUP BY device"
             ).result_rows
         except Exception:
             self._client = None

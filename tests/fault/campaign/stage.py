@@ -1,6 +1,6 @@
-"""The platform of a campaign: Apache Kafka, store, workers and publisher as processes, with proxies between them.
+"""The platform of a campaign: Apache Kafka, store, bridge and workers as processes, with proxies between them.
 
-Workers reach Kafka and the store through proxies, and so does the publisher reach Kafka. What only looks on
+Workers reach Kafka and the store through proxies, and so do bridge and publisher reach Kafka. What only looks on
 (the sampler, the verification) goes directly.
 """
 
@@ -38,6 +38,9 @@ TESTS = Path(__file__).resolve().parents[2]
 PARTITIONS = 4
 SESSION = 6.0
 """Session timeout of the workers, s."""
+
+BRIDGE = "bridge"
+"""Its name among the processes that are kept running."""
 
 
 class NotThere(Exception):
@@ -105,12 +108,16 @@ class Process:
 
 
 class Stage:
-    """All of it. `kafka`, `store`, `publisher` and `workers` are processes; `to_kafka` and `to_store` are proxies."""
+    """All of it: processes, of which `workers` has bridge and workers by name; `to_kafka` and `to_store` are proxies.
+
+    `publisher` and `devices` speak: one into the raw topic, the other to the bridge.
+    """
 
     def __init__(self, folder: Path, *, settings: dict[str, Any] | None = None, broken: str = "") -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.kafka_port, self._proxied, store_port = free_port(), free_port(), free_port()
+        self.mqtt_port = free_port()
         self.to_kafka, self.to_store = Proxy(self._proxied), Proxy(store_port)
         self._overrides = settings or {}
         self._broken = broken
@@ -122,11 +129,12 @@ class Stage:
         store = [sys.executable, "-m", "tpstream.embedded.store"]
         self.store = Process("store", store, self.store_settings.environ(), folder)
         self.publisher: Process | None = None
+        self.devices: Process | None = None
         self.workers: dict[str, Process] = {}
         self.restarted: list[str] = []
         """Workers that ended by themselves and were started again."""
         self._wanted: set[str] = set()
-        """Workers that are to run: whoever of them ends is started again, as any supervisor does."""
+        """Those that are to run: whoever of them ends is started again, as any supervisor does."""
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._lock = threading.Lock()
@@ -137,7 +145,7 @@ class Stage:
         return f"127.0.0.1:{self.kafka_port}"
 
     def settings(self, name: str = "", **overrides: Any) -> Settings:
-        """Settings of a worker of that name, with a data folder and ports of its own."""
+        """Settings of a worker or bridge of that name, with a data folder and ports of its own."""
         values: dict[str, Any] = {
             "kafka": f"127.0.0.1:{self.to_kafka.port}",
             "store_port": self.to_store.port,
@@ -145,6 +153,9 @@ class Stage:
             "web_port": free_port(),
             "worker_web_port": free_port(),
             "bridge_web_host": "-",
+            "bridge_web_port": free_port(),
+            "mqtt_port": self.mqtt_port,
+            "trusted_identity": "login,topic",
             "partitions": PARTITIONS,
             "register_on_first_sight": True,
             "session_timeout": SESSION,
@@ -155,7 +166,7 @@ class Stage:
     # Begin and end
 
     def start(self, workers: int) -> None:
-        """Start Kafka, store and so many workers of the role `process`, and one that stores."""
+        """Start Kafka, store, bridge and so many workers of the role `process`, and one that stores."""
         self.to_kafka.__enter__()
         self.to_store.__enter__()
         self.kafka.start()
@@ -165,8 +176,9 @@ class Stage:
         for n in range(workers):
             self.add(f"process-{n}")
         self.add("store-0")
+        self.add(BRIDGE)
         self._keeper.start()
-        self.wait(self.ready, "the workers", 90)
+        self.wait(self.ready, "workers and bridge", 90)
         self.wait(lambda: self.tpstream("apply", str(APPLICATION)), "the rules", 60)
 
     def end(self) -> None:
@@ -174,7 +186,7 @@ class Stage:
         self._ending.set()
         with self._lock:
             self._wanted.clear()
-        for process in (self.publisher, *self.workers.values(), self.store, self.kafka):
+        for process in (self.publisher, self.devices, *self.workers.values(), self.store, self.kafka):
             if process is not None:
                 process.kill()
         self.to_kafka.close()
@@ -199,7 +211,7 @@ class Stage:
     # Workers
 
     def add(self, name: str) -> Process:
-        """Start a worker `ROLE-N`, known by its name from now on."""
+        """Start a worker `ROLE-N`, or the bridge, known by its name from now on."""
         worker = self.workers.get(name)
         if worker is None:
             role = name.partition("-")[0]
@@ -207,6 +219,8 @@ class Stage:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
             environ = settings.environ() | ({"FAULT_BREAK": self._broken} if self._broken else {})
             command = [sys.executable, "-m", "fault.campaign.worker", "--roles", role]
+            if name == BRIDGE:
+                command = [sys.executable, "-m", "tpstream", "bridge"]
             worker = self.workers[name] = Process(name, command, environ, self.folder)
         worker.start()
         with self._lock:
@@ -285,8 +299,10 @@ class Stage:
         return False
 
     def ready(self) -> bool:
-        """Whether every worker that is to run has announced that it is there."""
-        return all("partitions of" in self.workers[name].log.read_text(errors="replace") for name in self._wanted)
+        """Whether devices can connect, and every worker that is to run has announced that it is there."""
+        workers = [self.workers[name] for name in self._wanted if name != BRIDGE]
+        announced = all("partitions of" in worker.log.read_text(errors="replace") for worker in workers)
+        return announced and self.listens(self.mqtt_port)
 
     def wait(self, condition: Callable[[], Any], what: str, patience: float) -> None:
         """Until the condition holds. NotThere if it does not."""

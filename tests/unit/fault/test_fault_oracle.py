@@ -11,6 +11,7 @@ from fault.campaign import oracle
 from fault.campaign.ledger import Ledger, missing
 from fault.campaign.oracle import AlarmRow, RollupRow, What, WindowRow
 from fault.campaign.report import BEGIN, END, Result, Span, laid_at, table, write
+from fault.campaign.spoken import Spoken, number
 from fault.campaign.stream import HEAT_MS, SHUFFLE, WINDOWS, Plan, Point
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +48,22 @@ def test_no_point_is_late() -> None:
     """In the order of publishing a point is never behind its device's newest by more than the lateness."""
     latest = max(SHUFFLE) + 100
     assert all(latest < window.lateness for window in WINDOWS if not window.idle)
+
+
+@given(st.integers(0, 10_000_000))
+def test_a_device_says_a_message_that_tells_its_number(n: int) -> None:
+    plan = Spoken(BASE)
+    point = plan.point(n)
+    assert json.loads(plan.payload(n)) == {"ts": point.ts, "values": {point.key: n}}
+    assert number(plan.payload(n)) == n
+
+
+def test_the_slices_of_what_devices_say_are_all_of_it() -> None:
+    plan = Spoken(BASE)
+    points = [plan.point(n) for n in range(1_005)]
+    assert len({point[:3] for point in points}) == len(points)
+    assert Counter(points) == Counter(point for _, some in plan.slices(1_005) for point in some)
+    assert all(point.device == device for device, some in plan.slices(1_005) for point in some)
 
 
 # Points
@@ -116,6 +133,15 @@ def test_a_window_that_is_told_of_twice_is_told_of_in_the_same_words() -> None:
 
 
 # Alarms and roll-ups
+
+
+@pytest.mark.parametrize(
+    ("connections", "told", "found"),
+    [(1, 1, []), (2, 2, []), (2, 1, []), (1, 2, [What.DUPLICATED]), (2, 3, [What.DUPLICATED]), (1, 0, [What.LOST])],
+)
+def test_a_message_is_told_of_once_for_each_connection(connections: int, told: int, found: list[What]) -> None:
+    point = Spoken(BASE).point(3)
+    assert whats(oracle.compare_heard({3: point}, {3: connections}, {3: told})) == found
 
 
 def test_alarms_are_raised_and_cleared_by_the_values_that_are_known() -> None:
