@@ -30,7 +30,7 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     """Older than the retention: for the late topic only."""
 
 
-def decode(data: bytes, delivered: int, limits: Limits, *, script: bool = False) -> Decoded:
+def decode(data: bytes, delivered: int, limits: Limits, script: bool = False) -> Decoded:
     """The points of one telemetry payload, delivered at that time (ms). Never raises.
 
     `script`: the payload is a script's result, which must be JSON in one of the forms;
@@ -40,13 +40,7 @@ def decode(data: bytes, delivered: int, limits: Limits, *, script: bool = False)
         return _refused("empty", "the payload is empty")
     try:
         try:
-            value = parse(data)
-            if type(value) is dict and "values" not in value:  # nearly all, so first
-                points: list[Point] = []
-                problems: list[Problem] = []
-                points_of(value, delivered, _DELIVERY, points, problems)
-                return Decoded(tuple(points), tuple(problems) if problems else ())
-            return _decode(value, delivered, limits, script, False)
+            return _decode(parse(data), delivered, limits, script, False)
         except NeedsDigits:
             return _decode(parse_exactly(data), delivered, limits, script, True)
     except TooDeep:
@@ -58,16 +52,18 @@ def decode(data: bytes, delivered: int, limits: Limits, *, script: bool = False)
 
 
 def _decode(value: Any, delivered: int, limits: Limits, script: bool, exact: bool) -> Decoded:
-    if type(value) is dict:
+    if type(value) is dict:  # nearly all; and nearly all of these are points and nothing else
         points: list[Point] = []
         problems: list[Problem] = []
-        values = _values_with_time(value)
-        if values is None:
-            points_of(value, delivered, _DELIVERY, points, problems, exact=exact)
-            return Decoded(tuple(points), tuple(problems))
         late: list[Point] = []
-        _element(value, values, 0, delivered, limits, exact, points, problems, late)
-        return Decoded(tuple(points), tuple(problems), tuple(late))
+        values = _values_with_time(value) if "values" in value else None
+        if values is None:
+            points_of(value, delivered, _DELIVERY, points, problems, 0, exact)
+        else:
+            _element(value, values, 0, delivered, limits, exact, points, problems, late)
+        if problems or late:
+            return Decoded(tuple(points), tuple(problems), tuple(late))
+        return Decoded(tuple(points))
     if type(value) is list and _is_history(value):
         return _history(value, delivered, limits, exact)
     if script:
@@ -116,7 +112,7 @@ def _element(
     """Append what one element with time holds to where it belongs."""
     given = element.get("ts")
     if given is None:
-        points_of(values, delivered, _DELIVERY, points, problems, element=index, exact=exact)
+        points_of(values, delivered, _DELIVERY, points, problems, index, exact)
         return
     try:
         ts = milliseconds(given)
@@ -128,12 +124,12 @@ def _element(
         problems.append(Problem("clock", f"ts {given} is {hours:.1f} hours ahead of its delivery", index))
         return
     old = limits.retention_ms and ts < delivered - limits.retention_ms
-    points_of(values, ts, _DEVICE, late if old else points, problems, element=index, exact=exact)
+    points_of(values, ts, _DEVICE, late if old else points, problems, index, exact)
 
 
 def _raw(value: Any, delivered: int, exact: bool) -> Decoded:
     points: list[Point] = []
-    points_of({RAW_KEY: value}, delivered, _DELIVERY, points, [], exact=exact)
+    points_of({RAW_KEY: value}, delivered, _DELIVERY, points, [], 0, exact)
     return Decoded(tuple(points))
 
 

@@ -40,6 +40,8 @@ def milliseconds(ts: Any) -> int:
 
     Raises BadTime. A negative one is bad: no device has a clock of before 1970.
     """
+    if type(ts) is int and _SECONDS_BELOW <= ts < _MILLISECONDS_BELOW:  # nearly all
+        return ts
     number: float
     if type(ts) in (int, float):
         number = ts

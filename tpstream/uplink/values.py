@@ -37,7 +37,6 @@ def points_of(
     ts_from: TimeFrom,
     into: list[Point],
     problems: list[Problem],
-    *,
     element: int = 0,
     exact: bool = False,
 ) -> None:
@@ -46,16 +45,15 @@ def points_of(
     `exact` says that the values come from `parse_exactly`. Raises NeedsDigits where they
     do not, and should.
     """
-    append = into.append
     for key, value in values.items():
         if len(key) > 64 and len(key.encode()) > MAX_KEY_BYTES:
             problems.append(Problem("key", f"key {key[:40]!r}… is longer than {MAX_KEY_BYTES} bytes", element))
         elif type(value) is float and (-_ROUNDED < value < _ROUNDED or exact):
-            append(Point(key, ts, value, "", "number", ts_from))
+            into.append(Point(key, ts, value, "", "number", ts_from))
         elif type(value) is int and -_EXACT <= value <= _EXACT:
-            append(Point(key, ts, float(value), "", "number", ts_from))
+            into.append(Point(key, ts, float(value), "", "number", ts_from))
         else:
-            append(_other(key, value, ts, ts_from, exact))
+            into.append(_other(key, value, ts, ts_from, exact))
 
 
 def _other(key: str, value: Any, ts: int, ts_from: TimeFrom, exact: bool) -> Point:

@@ -116,6 +116,16 @@ async def test_telemetry_becomes_points_in_order_with_its_position_and_time() ->
     assert not letters(batch)
 
 
+async def test_telemetry_goes_out_as_by_the_batchs_own_send() -> None:
+    house = House()
+    record = house.record(b'{"a":1,"b":2}')
+    batch = await house.decode(record)
+    (said,) = sent(batch, topics.uplink_telemetry)
+    other = batch_of(topics.uplink_raw, [record])
+    other.send(topics.uplink_telemetry, said, key="d1", position=other.position(record), timestamp=NOW, partition=0)
+    assert [o for o in batch.outgoing if o.topic == topics.uplink_telemetry.name] == other.outgoing
+
+
 async def test_a_dead_letter_keeps_the_message_and_says_why() -> None:
     house = House()
     await house.decode(house.record())
