@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from tpstream.bus.producer import Producer
 from tpstream.bus.provision import provision
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.recovery import recover
+from tpstream.bus.standby import Standby
 from tpstream.bus.state import PartitionState
 from tpstream.bus.table import Table
 from tpstream.bus.table_partition import TablePartition
@@ -48,7 +50,7 @@ class Owner:
         await self.producer.start()
         ends = await recover(self.settings.bootstrap, group(self.settings), self.life, [self.table], {0: self.state})
         self.part = self.table.partitions[0] = TablePartition(self.table, 0, self.life, self.state)
-        await self.changelogs.begin({0: self.state}, ends, self.life)
+        await self.changelogs.begin({0: self.state}, ends)
 
     async def write(self, **values: int | None) -> None:
         """A checkpoint of these values: changelog, the look for strangers, disk."""
@@ -98,12 +100,12 @@ async def settings(kafka: Any) -> Settings:
     return found
 
 
-async def read(settings: Settings, folder: Path) -> dict[str, int]:
+async def read(settings: Settings, folder: Path, life: Life = LIFE) -> dict[str, int]:
     """What a worker with an empty disk would recover."""
     table = Table("values", Value)
     state = PartitionState(folder)
     try:
-        await recover(settings.bootstrap, group(settings), LIFE, [table], {0: state})
+        await recover(settings.bootstrap, group(settings), life, [table], {0: state})
         return {key: table.decode(data)[0].n for key, data in state.values("values")}
     finally:
         state.close()
@@ -151,7 +153,7 @@ async def test_two_that_begin_at_the_same_time_do_not_share_an_epoch(settings: S
     # The second has read the changelog before the first began.
     await second.producer.start()
     second.part = second.table.partitions[0] = TablePartition(second.table, 0, LIFE, second.state)
-    await second.changelogs.begin({0: second.state}, {(changelog(settings), 0): 0}, LIFE)
+    await second.changelogs.begin({0: second.state}, {(changelog(settings), 0): 0})
     assert (first.changelogs.epochs[0], second.changelogs.epochs[0]) == (1, 2)
     await second.write(a=1)
     with pytest.raises(Superseded):
@@ -176,6 +178,58 @@ async def test_values_of_an_earlier_life_are_written_to_the_next_ones_changelog(
         await again.write(a=3)
     assert "NEW LIFE" in caplog.text
     assert await read(settings, tmp_path / "b") == {"a": 3, "b": 2}
+
+
+async def test_an_owner_of_long_ago_has_nothing_to_say_where_a_later_one_has_written_its_values(
+    fresh_kafka: Any, tmp_path: Path
+) -> None:
+    settings = fresh_kafka.settings()
+    await provision(settings, changelogs=[changelog(settings)], wait=20)
+    async with owner(settings, tmp_path / "long ago") as first:
+        await first.write(changed=1, deleted=1, deleted_later=1)
+    async with owner(settings, tmp_path / "later") as second:
+        await second.write(changed=2, deleted=None, new=2)
+    fresh_kafka.new_life()
+    await provision(settings, changelogs=[changelog(settings)], wait=20)
+    async with owner(settings, tmp_path / "later", NEXT) as second:
+        assert dict(second.part.items()) == {"changed": Value(2), "deleted_later": Value(1), "new": Value(2)}
+        await second.write(new=3, deleted_later=None)
+    async with owner(settings, tmp_path / "long ago", NEXT) as first:
+        assert dict(first.part.items()) == {"changed": Value(2), "new": Value(3)}
+        await first.write(more=4)
+    expected = {"changed": 2, "new": 3, "more": 4}
+    assert await read(settings, tmp_path / "a", NEXT) == expected
+    async with owner(settings, tmp_path / "long ago", NEXT) as first:  # and nothing comes back later
+        assert {key: value.n for key, value in first.part.items()} == expected
+
+
+async def test_values_of_an_earlier_life_fill_what_nobody_has_said_in_this_one(
+    fresh_kafka: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = fresh_kafka.settings()
+    await provision(settings, changelogs=[changelog(settings)], wait=20)
+    async with owner(settings, tmp_path / "a") as first:
+        await first.write(kept=1, changed=1, deleted=1)
+    fresh_kafka.new_life()
+    await provision(settings, changelogs=[changelog(settings)], wait=20)
+    async with owner(settings, tmp_path / "empty", NEXT) as second:
+        await second.write(changed=5, deleted=5, new=5)
+        await second.write(deleted=None)
+    following = Standby(settings.bootstrap, group(settings), tmp_path / "standby", [second.table])
+    (tmp_path / "standby").mkdir()
+    (tmp_path / "a").rename(tmp_path / "standby" / "0")
+    await following.follow([0], NEXT)
+    async with asyncio.timeout(20):
+        while dict(following.states[0].values("values")).keys() != {"changed", "new"}:
+            await asyncio.sleep(0.05)
+    await following.close()
+    async with owner(settings, tmp_path / "standby" / "0", NEXT) as first:
+        assert {key: value.n for key, value in first.part.items()} == {"kept": 1, "changed": 5, "new": 5}
+        assert not first.part.seen("kept", Position(NEXT, 0, 0)), "its marks mean nothing any more"
+        assert first.part.seen("changed", Position(NEXT, 0, 5))
+        await first.write(new=6)
+    assert await read(settings, tmp_path / "b", NEXT) == {"kept": 1, "changed": 5, "new": 6}
+    assert caplog.text.count("NEW LIFE") == 1
 
 
 async def test_foreign_bytes_are_left_out_and_counted(settings: Settings, tmp_path: Path) -> None:

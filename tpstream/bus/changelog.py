@@ -50,6 +50,8 @@ class Folded(NamedTuple):
     """Keys of which an owner spoke that had lost the partition: to be written again, for compaction's sake."""
     foreign: int
     """Records that are not ours."""
+    settled_at: int = 0
+    """When the values of an earlier life that an owner has written here were last changed, wall clock in ms."""
 
 
 def changelog_of(group: str, table: Table[Any]) -> str:
@@ -61,7 +63,7 @@ def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
     """What records say that follow on a highest stamp. Raises Newer."""
     values: dict[str, bytes | None] = {}
     ignored: set[str] = set()
-    foreign = 0
+    foreign = settled_at = 0
     for record in records:
         value = record.value
         try:
@@ -77,7 +79,9 @@ def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
         stamp = own
         if record.key != OWNER:
             values[key] = value
-    return Folded(values, stamp, ignored, foreign)
+        elif value is not None:
+            settled_at = max(settled_at, stored.settled_in(value))
+    return Folded(values, stamp, ignored, foreign, settled_at)
 
 
 def replay(state: PartitionState, table: str, records: Sequence[ConsumerRecord], life: Life) -> Folded:
@@ -85,7 +89,8 @@ def replay(state: PartitionState, table: str, records: Sequence[ConsumerRecord],
     known = state.meta.stamps.get(table, 0) if state.life == life else 0
     folded = fold(records, known)
     offsets, stamps = {table: records[-1].offset + 1}, {table: folded.stamp}
-    state.write(life, {table: folded.values}, offsets, stamps, {table: folded.ignored} if folded.ignored else {})
+    again = {table: folded.ignored} if folded.ignored else {}
+    state.write(life, {table: folded.values}, offsets, stamps, again, folded.settled_at)
     if folded.foreign:
         metrics.QUARANTINED.labels(table).inc(folded.foreign)
         log.error("changelog of %s: %d records before offset %d are not tpstream's and are left out",
@@ -109,10 +114,10 @@ class Changelogs:
         for topic in self._topics.values():
             producer.watch_gaps(topic)
 
-    async def begin(self, states: Mapping[int, PartitionState], ends: Mapping[Place, int], life: Life) -> None:
+    async def begin(self, states: Mapping[int, PartitionState], ends: Mapping[Place, int]) -> None:
         """Become the owner: an epoch above all that stand in the changelogs, which are read to `ends`.
 
-        Values of an earlier life are written to this life's changelogs. Call once the tables are there.
+        Values of an earlier life that these say nothing of are written to them. Call once the tables are there.
         """
         for number, state in states.items():
             self.epochs[number] = (state.stamp >> 32) + 1
@@ -121,27 +126,29 @@ class Changelogs:
         beginning = set(states)
         while beginning:
             for number in beginning:
-                for topic in self._topics.values():
-                    self._add(topic, number, OWNER, self._marker(number), ())
+                self._mark(number, states[number].meta.settled_at)
             await self._producer.flush()
             highest = await self.heal()
             beginning = {number for number in beginning if highest.get(number, -1) >= self.epochs[number]}
             for number in beginning:  # another began at the same time
                 self.epochs[number] = highest[number] + 1
         for number, state in states.items():
-            if state.owes(life):
-                await self._write_earlier(number, state, life)
+            if state.owes:
+                await self._write_earlier(number, state)
 
-    async def _write_earlier(self, number: int, state: PartitionState, life: Life) -> None:
+    async def _write_earlier(self, number: int, state: PartitionState) -> None:
         log.warning("NEW LIFE of the topics: values of partition %d are kept, marks start anew", number)
         stamp = self.stamp(number)
         for table, topic in self._topics.items():
-            for count, (key, data) in enumerate(state.values(table), 1):
+            for count, (key, data) in enumerate(state.owed(table), 1):
                 self._add(topic, number, key.encode(), stored.restamp(data, stamp), ())
                 if count % CHUNK == 0:
                     await self._producer.flush()
         await self._producer.flush()
-        state.settled(life)
+        # Not before all of them are there: who reads this forgets what it has of earlier lives itself.
+        self._mark(number, max(state.meta.settled_at, state.meta.earlier_at))
+        await self._producer.flush()
+        state.settled()
 
     def stamp(self, number: int) -> int:
         """The stamp of what is written to a partition until `next`."""
@@ -235,8 +242,10 @@ class Changelogs:
         known = self._producer.ends
         return {name: known[topic, number] for name in tables if (topic := self._topics[name], number) in known}
 
-    def _marker(self, number: int) -> bytes:
-        return stored.marker(self.stamp(number), self._id)
+    def _mark(self, number: int, settled_at: int) -> None:
+        """Say in all changelogs of a partition whose it is. Compaction keeps the last: each says all there is."""
+        for topic in self._topics.values():
+            self._add(topic, number, OWNER, stored.marker(self.stamp(number), self._id, settled_at), ())
 
     def _add(self, topic: str, number: int, key: bytes, value: bytes | None, headers: Any) -> None:
         # The time is the log's own; no fold reads it.

@@ -2,7 +2,8 @@
 
 The state has what the last checkpoint of this worker wrote, or what a standby has followed since;
 the changelogs have the rest. Only the head of each value is read: values are decoded when they
-are asked for. In a new life the changelogs are empty or another's: the values stay.
+are asked for. In a new life the changelogs are empty or another's: what they say counts, and
+where they say nothing the values stay.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ async def recover(
 
     Raises Unavailable where Kafka or the disk is away, Newer where stored values are newer.
     """
+    for state in states.values():
+        state.enter(life)
     starts = starting_points(group, life, tables, states)
     ends = {(place.topic, place.partition): offset for place, offset in starts.items()}
     if not starts:
@@ -48,6 +51,8 @@ async def recover(
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
             log.info("recovering: %d changelog records so far, %.0f a second", count, count / (said - began))
+    for state in states.values():
+        state.adopt()
     seconds = time.monotonic() - began
     log.info("recovered %d partitions: %d changelog records in %.2f s", len(states), count, seconds)
     return ends

@@ -172,7 +172,7 @@ class Runner:
                     part = table.partitions[number] = TablePartition(table, number, self.life, state, bound)
                     for key in state.meta.out_of_turn.get(table.name, ()) if state.life == self.life else ():
                         part.write_again(key)
-            await self.changelogs.begin(states, ends, self.life)
+            await self.changelogs.begin(states, ends)
         except BaseException:
             for state in states.values():
                 state.close()

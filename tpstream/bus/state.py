@@ -2,6 +2,9 @@
 
 It is written last in a checkpoint, so it may be behind the changelog, never ahead of it;
 with each write goes how far the changelogs were at that moment, in one batch.
+
+What a folder has of an earlier life is set aside in a new one, until the changelogs of that are
+read: what they say of a key counts, and where they say nothing the old value does.
 """
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ log = logging.getLogger(__name__)
 
 _META = b"\x00meta"
 _QUARANTINE = b"\x00quarantine\x00"
+_EARLIER, _EARLIER_END = b"\x00earlier\x00", b"\x00earlier\x01"
+_VALUES = b"\x01"
+"""From here on are values; no table's name begins with a zero byte."""
+_AT_ONCE = 10_000
+"""Values that are moved in one batch."""
 _BLOCKS = Cache(32 * 1024 * 1024)
 """Of all partitions of this process."""
 
@@ -104,11 +112,15 @@ class Meta(msgspec.Struct, array_like=True):
     stamps: dict[str, int] = {}
     """The highest stamp seen in each table's changelog (`tpstream.bus.stored`)."""
     owing: bool = False
-    """Values of an earlier life are here that this life's changelogs have not got."""
+    """Values of an earlier life are set aside here that this life's changelogs have not got."""
     out_of_turn: dict[str, list[str]] = {}
     """Keys by table that stand last in the changelog by a word that does not count: their owner writes them again."""
     written_at: int = 0
     """Wall clock, ms, of the last write: how old what it says of a changelog is."""
+    earlier_at: int = 0
+    """Wall clock, ms, of the last write in the earlier life of what is set aside; 0: nothing is."""
+    settled_at: int = 0
+    """The latest of these whose values an owner has written to this life's changelogs; 0: none has."""
 
 
 class PartitionState:
@@ -172,11 +184,14 @@ class PartitionState:
         offsets: Mapping[str, int],
         stamps: Mapping[str, int] | None = None,
         out_of_turn: Mapping[str, Collection[str]] | None = None,
+        settled_at: int = 0,
     ) -> None:
         """Write values (None: delete) and how far the changelogs are, as one. Unavailable: disk full.
 
         `out_of_turn`: further keys to be written again; None: they have been.
         """
+        self.enter(life)
+        meta = self.meta
         batch = WriteBatch(raw_mode=True)
         for table, values in tables.items():
             prefix = table.encode() + b"\x00"
@@ -185,7 +200,8 @@ class PartitionState:
                     batch.delete(prefix + key.encode())
                 else:
                     batch.put(prefix + key.encode(), value)
-        meta = self._meta_in(life)
+                if meta.owing:
+                    batch.delete(_EARLIER + prefix + key.encode())
         further: dict[str, list[str]] = {}
         if out_of_turn is not None:
             tables_concerned = {*meta.out_of_turn, *out_of_turn}
@@ -198,22 +214,81 @@ class PartitionState:
                 stamps={**meta.stamps, **(stamps or {})},
                 out_of_turn=further,
                 written_at=time.time_ns() // 1_000_000,
+                settled_at=max(meta.settled_at, settled_at),
             ),
         )
 
-    def owes(self, life: Life) -> bool:
-        """Whether values are here of earlier lives that this life's changelogs have not got."""
-        return self._meta_in(life).owing
+    def enter(self, life: Life) -> None:
+        """From now on it is of this life: what it has of an earlier one is set aside. Unavailable: disk full."""
+        meta = self.meta
+        # An earlier tpstream set nothing aside: which of its values are owed is not known.
+        if meta.life == life and meta.owing == bool(meta.earlier_at):
+            return
+        if meta.life == NO_LIFE:
+            self.meta = Meta(FORMAT, life)
+            return
+        values = self._db.items(from_key=_VALUES)
+        self._change(pair for key, value in values for pair in ((_EARLIER + key, value), (key, None)))
+        # Who comes to an end before this sets the rest aside the next time.
+        earlier_at = max(1, meta.earlier_at, meta.written_at)
+        self._write(WriteBatch(raw_mode=True), Meta(FORMAT, life, owing=True, earlier_at=earlier_at))
 
-    def settled(self, life: Life) -> None:
-        """All values of earlier lives are in this life's changelogs now."""
-        self._write(WriteBatch(raw_mode=True), msgspec.structs.replace(self._meta_in(life), owing=False))
+    def adopt(self) -> None:
+        """The changelogs were read to their ends: take what is set aside for what they say nothing of.
 
-    def _meta_in(self, life: Life) -> Meta:
-        """What is known of a life; of another than the last: nothing but what is owed to it."""
-        if self.meta.life == life:
-            return self.meta
-        return Meta(FORMAT, life, owing=self.meta.life != NO_LIFE)
+        Where another owner has written its values of an earlier life to them, and those were no older, that
+        was all there is: a key that it had not was deleted, and what is set aside here is forgotten.
+        """
+        meta = self.meta
+        if not meta.owing:
+            return
+        forget = meta.settled_at >= meta.earlier_at
+        # Forgotten is also what was adopted before, and then could not be written.
+        count = self._change((key[len(_EARLIER) :], None if forget else value) for key, value in self._earlier())
+        if forget:
+            log.warning(
+                "state %s: %d values of an earlier life are older than this life's; forgotten", self.path, count
+            )
+            self.settled()
+
+    @property
+    def owes(self) -> bool:
+        """Whether values of an earlier life are here that this life's changelogs have not got."""
+        return self.meta.owing
+
+    def owed(self, table: str) -> Iterator[tuple[str, bytes]]:
+        """These values of a table."""
+        start = len(_EARLIER) + len(table.encode()) + 1
+        for key, value in self._earlier(table.encode() + b"\x00"):
+            yield key[start:].decode(), value
+
+    def settled(self) -> None:
+        """What was owed is in this life's changelogs now, or is not owed any more."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(_EARLIER, _EARLIER_END)
+        meta = self.meta
+        settled_at = max(meta.settled_at, meta.earlier_at)
+        self._write(batch, msgspec.structs.replace(meta, owing=False, earlier_at=0, settled_at=settled_at))
+
+    def _change(self, changes: Iterable[tuple[bytes, bytes | None]]) -> int:
+        """Put and delete (None), some at a time; how many."""
+        batch, count = WriteBatch(raw_mode=True), 0
+        for count, (key, value) in enumerate(changes, 1):
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+            if count % _AT_ONCE == 0:
+                self._write(batch, self.meta)
+                batch = WriteBatch(raw_mode=True)
+        self._write(batch, self.meta)
+        return count
+
+    def _earlier(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for key, value in self._db.items(from_key=_EARLIER + prefix):
+            if not key.startswith(_EARLIER + prefix):
+                return
+            yield key, value
 
     def quarantine(self, table: str, key: str, data: bytes) -> None:
         """Keep bytes that cannot be read beside the values, for a person to look at."""

@@ -61,9 +61,18 @@ def pack(stamp: int, due: int, life: bytes, body: bytes) -> bytes:
     return _HEAD.pack(FORMAT, stamp, due, life) + body
 
 
-def marker(stamp: int, owner: bytes) -> bytes:
-    """What an owner writes under OWNER as it begins; `owner` tells two of the same epoch apart."""
-    return pack(stamp, NEVER, NO_LIFE, owner)
+def marker(stamp: int, owner: bytes, settled_at: int = 0) -> bytes:
+    """What an owner writes under OWNER as it begins; `owner` tells two of the same epoch apart.
+
+    `settled_at`: values of an earlier life are in this changelog, as they were then (wall clock, ms); 0: none are.
+    """
+    return pack(stamp, settled_at or NEVER, NO_LIFE, owner)
+
+
+def settled_in(marker: bytes) -> int:
+    """The `settled_at` of a marker."""
+    at = head(marker).due
+    return 0 if at == NEVER else at
 
 
 def tombstone_header(stamp: int) -> tuple[tuple[str, bytes], ...]:

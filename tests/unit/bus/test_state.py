@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from rocksdict import WriteBatch
 
 from tpstream.bus.position import Life
 from tpstream.bus.state import PartitionState, StateFolder, pin_partitions
@@ -68,15 +72,74 @@ def test_who_is_given_a_name_or_loses_it_goes_on_with_its_state(tmp_path: Path) 
 
 def test_values_of_an_earlier_life_are_owed_to_the_next_until_they_are_written_there(tmp_path: Path) -> None:
     state = PartitionState(tmp_path / "0")
-    assert not state.owes(LIFE)
-    state.write(LIFE, {"a": {"k": b"1"}}, {"a": 5}, {"a": 9})
-    assert (state.owes(LIFE), state.owes(NEXT), state.stamp) == (False, True, 9)
-    state.write(NEXT, {"a": {"l": b"1"}}, {"a": 1}, {"a": 1})
+    state.write(LIFE, {"a": {"k": b"1", "l": b"1", "m": b"1"}, "ab": {"k": b"1"}}, {"a": 5}, {"a": 9})
+    assert (state.owes, state.stamp) == (False, 9)
+    state.write(NEXT, {"a": {"l": b"2", "m": None}}, {"a": 1}, {"a": 1})
     state.close()
     state = PartitionState(tmp_path / "0")
-    assert (state.owes(NEXT), state.stamp) == (True, 1)
-    state.settled(NEXT)
-    assert not state.owes(NEXT)
+    assert (state.owes, state.stamp, dict(state.values("a"))) == (True, 1, {"l": b"2"})
+    state.adopt()
+    assert (dict(state.values("a")), dict(state.values("ab"))) == ({"k": b"1", "l": b"2"}, {"k": b"1"})
+    assert (dict(state.owed("a")), dict(state.owed("ab"))) == ({"k": b"1"}, {"k": b"1"})
+    state.close()
+    state = PartitionState(tmp_path / "0")
+    assert state.owes, "who could not write them owes them still"
+    state.settled()
+    assert (state.owes, dict(state.owed("a")), dict(state.values("a"))) == (False, {}, {"k": b"1", "l": b"2"})
+    state.close()
+
+
+@pytest.mark.parametrize(("later", "kept"), [(-1, True), (0, False), (1, False)])
+def test_values_of_an_earlier_life_that_another_owner_has_written_as_late_are_forgotten(
+    tmp_path: Path, later: int, kept: bool
+) -> None:
+    state = PartitionState(tmp_path / "0")
+    state.write(LIFE, {"a": {"k": b"1", "l": b"1"}}, {"a": 5})
+    written_at = state.meta.written_at
+    state.enter(NEXT)
+    state.adopt()  # and could not write them; then another became the owner
+    state.write(NEXT, {"a": {"l": b"2"}}, {"a": 1}, settled_at=written_at + later)
+    state.adopt()
+    assert dict(state.values("a")) == ({"k": b"1", "l": b"2"} if kept else {"l": b"2"})
+    assert (state.owes, dict(state.owed("a"))) == (kept, {"k": b"1"} if kept else {})
+    state.close()
+
+
+def test_who_dies_while_values_are_set_aside_goes_on_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tpstream.bus.state._AT_ONCE", 3)
+    values = {f"k{n}": b"%d" % n for n in range(10)}
+    for dies_at in range(1, 9):
+        state = PartitionState(tmp_path / str(dies_at))
+        state.write(LIFE, {"a": values}, {"a": 5})
+        written, write = 0, state._write
+
+        def dying(*args: Any, dies_at: int = dies_at, write: Any = write) -> None:
+            nonlocal written
+            written += 1
+            if written == dies_at:
+                raise KeyboardInterrupt
+            write(*args)
+
+        monkeypatch.setattr(state, "_write", dying)
+        with contextlib.suppress(KeyboardInterrupt):
+            state.enter(NEXT)
+        state.close()
+        state = PartitionState(tmp_path / str(dies_at))
+        state.enter(NEXT)
+        assert (dict(state.values("a")), dict(state.owed("a"))) == ({}, values)
+        state.adopt()
+        assert dict(state.values("a")) == values
+        state.close()
+
+
+def test_of_a_folder_of_an_earlier_tpstream_that_owes_values_all_are_set_aside(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    state.write(LIFE, {"a": {"k": b"1"}}, {"a": 5})
+    state._write(WriteBatch(raw_mode=True), msgspec.structs.replace(state.meta, owing=True))
+    state.enter(LIFE)
+    assert (dict(state.values("a")), dict(state.owed("a")), state.meta.offsets) == ({}, {"k": b"1"}, {})
     state.close()
 
 

@@ -98,6 +98,16 @@ def test_what_a_worker_writes_that_has_lost_its_partition_counts_for_nothing() -
     assert (folded.stamp, folded.ignored, folded.foreign) == (stored.stamp(2, 1), {"a", "b"}, 0)
 
 
+def test_an_owner_says_of_when_the_values_are_that_it_brought_from_an_earlier_life() -> None:
+    log = [
+        Logged(0, OWNER, stored.marker(stored.stamp(2, 0), b"new", 700)),
+        Logged(1, OWNER, stored.marker(stored.stamp(1, 0), b"old", 900)),  # it has lost the partition
+        Logged(2, OWNER, stored.marker(stored.stamp(3, 0), b"next")),
+    ]
+    assert [fold(log[:count], 0).settled_at for count in range(4)] == [0, 700, 700, 700]
+    assert fold(log[2:], 0).settled_at == 0
+
+
 def test_a_request_that_kafka_took_late_does_not_bring_older_values_back() -> None:
     assert read([written(0, "a", 1, 1, 1), written(1, "a", 2, 1, 2), written(2, "a", 1, 1, 1)]) == {"a": 2}
 
