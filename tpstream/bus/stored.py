@@ -20,7 +20,9 @@ from tpstream.errors import TpstreamError
 
 FORMAT = 2
 NEVER = 1 << 62
-"""The due of a value that never wants attention, ms."""
+"""The due of a value that never wants attention, ms. Stored: that its table had no `due` to say so."""
+ASKED = NEVER - 1
+"""Stored: that its table's `due` said never."""
 
 OWNER = b"\x00owner"
 """The changelog key under which an owner says that it begins; no table key begins with a zero byte."""
@@ -46,7 +48,7 @@ class Head(NamedTuple):
 
     stamp: int
     due: int
-    """The partition's clock, ms, at which it wants attention, or NEVER. Of format 1: not known, 0."""
+    """The partition's clock, ms, at which it wants attention, or ASKED or NEVER. Of format 1: not known, 0."""
     life: Life
     """The life in which its marks mean something."""
 

@@ -11,7 +11,7 @@ from tpstream.bus import stored
 from tpstream.bus.batch import Batch
 from tpstream.bus.cell import Mark
 from tpstream.bus.position import Life
-from tpstream.bus.stored import NEVER, Foreign
+from tpstream.bus.stored import ASKED, NEVER, Foreign
 from tpstream.bus.table_partition import TablePartition
 from tpstream.errors import TpstreamError
 
@@ -61,8 +61,12 @@ class Table(Generic[V]):
 
     def encode(self, value: V, marks: tuple[Mark, ...], life: bytes, stamp: int) -> bytes:
         """The stored form of a value."""
-        at = None if self.due is None else self.due(value)
-        return stored.pack(stamp, NEVER if at is None else at, life, self._encode((marks, value)))
+        if self.due is None:
+            due = NEVER
+        else:
+            at = self.due(value)
+            due = ASKED if at is None else at
+        return stored.pack(stamp, due, life, self._encode((marks, value)))
 
     def decode(self, data: bytes) -> tuple[V, tuple[Mark, ...], Life]:
         """A stored value, its marks and their life. Raises Newer, or Foreign if it cannot be read."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from tpstream.bus import stored
 from tpstream.bus.cell import NOWHERE, Before, Cell, Prepared, marks_of
 from tpstream.bus.position import Life, Position
-from tpstream.bus.stored import NEVER, Foreign
+from tpstream.bus.stored import ASKED, NEVER, Foreign
 from tpstream.bus.timers import Timers
 from tpstream.errors import TpstreamError, Unavailable
 from tpstream.observability import metrics
@@ -315,9 +315,12 @@ class TablePartition(Generic[V]):
                 return
             try:
                 due = stored.head(data).due
+                if due == NEVER:  # stored by a version whose table had no `due`
+                    at = self.table.due(self.table.decode(data)[0])
+                    due = NEVER if at is None else at
             except Foreign:
                 due = 0  # found out when it is looked at
-            if due < NEVER:
+            if due < ASKED:
                 self._timers.remind(due, key)
 
     def _fill(self, cell: Cell, data: bytes) -> None:
@@ -341,7 +344,7 @@ class TablePartition(Generic[V]):
         if self._disk is None:
             self.arm(cell)
         else:
-            cell.armed = due  # `_open`, or `_trim`, has set its timer there
+            cell.armed = due if due < ASKED else NEVER  # `_open`, or `_trim`, has set its timer there
             self.arm(cell)  # by another rule than it was stored by, it may be due earlier
 
     def _trim(self) -> None:

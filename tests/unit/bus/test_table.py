@@ -356,3 +356,35 @@ def test_a_value_that_another_rule_makes_due_earlier_is_due_then(tmp_path: Path)
     assert after.get("k") == Value(7)
     assert after.due(7) == ["k"]
     state.close()
+
+
+def due_when_even(value: Value) -> int | None:
+    return value.n if value.n % 2 == 0 else None
+
+
+def test_a_table_that_is_given_a_due_asks_for_what_was_stored_without_one(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    before = TablePartition(Table("values", Value), 0, LIFE, state)
+    for n in range(1, 9):
+        before.put(f"k{n}", Value(n))
+    before.accept()
+    state.write(LIFE, {"values": before.prepare().values | {"foreign": b"?"}}, {})
+    table = Table("values", Value, due=due_when_even)
+    for _ in range(2):  # also when it was started before and nobody has looked at a key
+        after = TablePartition(table, 0, LIFE, state)
+        assert not after.cells, "no value stays in memory for that"
+        assert after.due(5) == ["k2", "k4"]
+    for key in ("k2", "k4"):
+        after.put(key, Value(9))
+    after.accept()
+    state.write(LIFE, {"values": after.prepare().values | {"foreign": None}}, {})
+
+    decoded: list[bytes] = []
+    decode = table.decode
+    table.decode = lambda data: decoded.append(data) or decode(data)  # type: ignore[method-assign]
+    once_more = TablePartition(table, 0, LIFE, state)
+    assert len(decoded) == 6, "those that were written by the new rule say when they are due, or that they never are"
+    assert once_more.due(100) == ["k6", "k8"]
+    assert once_more.get("k2") == Value(9)
+    assert once_more.cells["k2"].armed == once_more.cells["k6"].armed == NEVER
+    state.close()
