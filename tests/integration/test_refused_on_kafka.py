@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
-import aiokafka
 import msgspec
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from parts.kafka import Kafka
-from parts.lane import running, stored, until
+from parts.lane import publish, running, stored, until
 
 from tpstream.app import App
 from tpstream.bus import topics
@@ -19,7 +17,6 @@ from tpstream.bus.batch import Batch
 from tpstream.bus.changelog import changelog_of
 from tpstream.bus.provision import connect, provision
 from tpstream.bus.table import Table
-from tpstream.bus.topics import Topic
 from tpstream.messages import DeadLetter
 from tpstream.settings import Settings
 
@@ -41,14 +38,8 @@ async def limit(settings: Settings, topic: str, size: int) -> None:
         await admin.close()
 
 
-async def publish(settings: Settings, topic: Topic[Any], values: list[bytes]) -> None:
-    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap, max_request_size=20_000_000)
-    await producer.start()
-    try:
-        for n, value in enumerate(values):
-            await producer.send(topic.name, value, key=b"d-%d" % (n % 7), timestamp_ms=1_000 + n)
-    finally:
-        await producer.stop()
+def records(values: list[bytes]) -> list[tuple[str, bytes, int]]:
+    return [(f"d-{n % 7}", value, 1_000 + n) for n, value in enumerate(values)]
 
 
 async def letters(settings: Settings, stage: str) -> list[DeadLetter]:
@@ -75,12 +66,12 @@ async def test_records_too_large_for_their_topic_are_dead_letters_and_all_others
     large = {n for n in range(2_000) if n % 50 == 7 or n == 1_234}
     await provision(settings, users=tuple(app.topics.values()), wait=20)
     await limit(settings, out.name, 10_000)
-    await publish(settings, source, values)
+    await publish(settings, source.name, records(values))
     async with running(settings, "large", app) as runner:
         await until(lambda: len(seen) == len(values) and runner.lag() == 0, 60)
         assert runner.producer.available
     async with running(settings, "large", app) as runner:  # what was acknowledged does not come again
-        await publish(settings, source, [b"9999 after"])
+        await publish(settings, source.name, records([b"9999 after"]))
         await until(lambda: len(seen) == len(values) + 1 and runner.lag() == 0)
 
     found = await stored(settings, out.name)
@@ -112,7 +103,7 @@ async def test_a_record_of_a_time_that_its_topic_does_not_take_is_a_dead_letter(
 
     await provision(settings, users=tuple(app.topics.values()), wait=20)
     values = [b"later %d" % n if n in (3, 4, 90) else b"%d" % n for n in range(100)]
-    await publish(settings, source, values)
+    await publish(settings, source.name, records(values))
     async with running(settings, "times", app) as runner:
         await until(lambda: len(seen) >= 100 and runner.lag() == 0)
     assert sorted(r.value for r in await stored(settings, out.name)) == sorted(v for v in values if v[:1] != b"l")
@@ -137,7 +128,7 @@ async def test_a_value_that_its_changelog_does_not_take_is_waited_for_and_not_lo
     await provision(settings, changelogs=[changelog], users=tuple(app.topics.values()), wait=20)
     await limit(settings, changelog, 10_000)
     values = [b"%d" % n for n in range(6)] + [b"x" * 50_000]
-    await publish(settings, source, values)
+    await publish(settings, source.name, records(values))
     async with running(settings, "held", app) as runner:
         await until(lambda: "the record of key b'd-6' has" in caplog.text)
         assert not runner.producer.available

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from parts.kafka import free_port
+from parts.lane import until
 
 from tpstream.app import Services
 from tpstream.bus import topics
@@ -158,12 +159,6 @@ class Group:
 
     def twice(self) -> int:
         return sum(1 for n in self.handled.values() if n > 1)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

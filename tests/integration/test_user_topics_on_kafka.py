@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from aiokafka.admin import NewTopic
 from parts.kafka import Kafka
-from parts.lane import running, stored, until
+from parts.lane import publish, running, stored, until
 
 from tpstream.app import App
 from tpstream.bus import topics
@@ -27,17 +27,6 @@ class Reading(msgspec.Struct):
 
 class Count(msgspec.Struct):
     n: int
-
-
-async def publish(settings: Settings, topic: str, values: list[tuple[bytes, bytes]]) -> None:
-    """As somebody else's program does: with stock aiokafka, which also chooses the partition."""
-    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
-    await producer.start()
-    try:
-        for key, value in values:
-            await producer.send(topic, value, key=key, timestamp_ms=1_000)
-    finally:
-        await producer.stop()
 
 
 async def shape(settings: Settings, topic: str) -> int:
@@ -77,7 +66,7 @@ async def test_plain_agents_beside_batch_agents_on_topics_of_ones_own(fresh_kafk
     async def all_counted(total: int) -> None:
         await until(lambda: total == sum(v.n for p in counts.partitions.values() for _, v in p.items()))
 
-    values = [(b"oven-%d" % (n % 20), b'{"celsius":%d}' % n) for n in range(120)]
+    values = [(f"oven-{n % 20}", b'{"celsius":%d}' % n, 1_000) for n in range(120)]
     async with running(settings, "plant", app) as runner:
         assert await shape(settings, "plant.readings.v1") == settings.partitions
         assert await shape(settings, "plant.alarms.v1") == 11
@@ -85,7 +74,7 @@ async def test_plain_agents_beside_batch_agents_on_topics_of_ones_own(fresh_kafk
         await all_counted(119)
         await until(lambda: len(heard) == 20 and runner.lag() == 0)
     async with running(settings, "plant", app) as runner:  # what was acknowledged does not come again
-        await publish(settings, readings.name, [(b"oven-3", b'{"celsius":1}')])
+        await publish(settings, readings.name, [("oven-3", b'{"celsius":1}', 1_000)])
         await all_counted(120)
         await until(lambda: runner.lag() == 0)
     assert sorted(seen) == sorted([*map(float, range(120)), 1.0])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-import aiokafka
 import msgspec
 import pytest
 from parts.kafka import Kafka
-from parts.lane import running, stored
+from parts.lane import publish, running, stored
 
 from tpstream.app import App
 from tpstream.bus import topics
@@ -25,14 +24,8 @@ class Reading(msgspec.Struct):
     temperature: float
 
 
-async def publish(settings: Settings, topic: str, readings: list[tuple[str, Reading]]) -> None:
-    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
-    await producer.start()
-    try:
-        for device, reading in readings:
-            await producer.send(topic, msgspec.json.encode(reading), key=device.encode(), timestamp_ms=reading.ts)
-    finally:
-        await producer.stop()
+def record(device: str, ts: int, temperature: float) -> tuple[str, bytes, int]:
+    return device, msgspec.json.encode(Reading(ts, temperature)), ts
 
 
 async def results(settings: Settings, count: int) -> list[WindowResult]:
@@ -53,8 +46,8 @@ async def test_each_window_once_over_a_restart_and_the_last_by_a_tick(fresh_kafk
     devices = [f"oven-{n}" for n in range(20)]
     start = (int(time.time()) - 60) * 1000  # a minute ago: by now everything is due
     steps = [start + n * 250 for n in range(40)]
-    first = [(device, Reading(ts, float(n))) for n, ts in enumerate(steps[:22]) for device in devices]
-    second = [(device, Reading(ts, float(n))) for n, ts in enumerate(steps) if n >= 22 for device in devices]
+    first = [record(device, ts, float(n)) for n, ts in enumerate(steps[:22]) for device in devices]
+    second = [record(device, ts, float(n)) for n, ts in enumerate(steps) if n >= 22 for device in devices]
     # Ticks are of now: none may come in between and close what the second half goes on with.
     await provision(settings, users=(plant,), wait=20)
     async with running(settings, "plant", app):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
+import aiokafka
 from aiokafka import TopicPartition
 
 from tpstream.app import App, Services
@@ -60,11 +61,22 @@ async def _tick(runner: Runner) -> None:
             owner.tick(int(time.time() * 1000))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
     """Wait for it; TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def publish(settings: Settings, topic: str, records: Iterable[tuple[str, bytes, int]]) -> None:
+    """Keys, values and times in ms, as somebody else's program sends them: stock aiokafka chooses the partition."""
+    producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.bootstrap, max_request_size=20_000_000)
+    await producer.start()
+    try:
+        for key, value, timestamp in records:
+            await producer.send(topic, value, key=key.encode(), timestamp_ms=timestamp)
+    finally:
+        await producer.stop()
 
 
 async def stored(settings: Settings, topic: str, partitions: int | None = None) -> list[Any]:
