@@ -140,13 +140,13 @@ class _Decoder:
         ):
             return _REPEATED
         if named.present is not self.present or named.release != self.release:
-            if not self.catalog.known(device):
-                if not self._first_seen(device, record):
-                    return Problem("identity", f"device {device} is not registered: `tpstream devices add`")
-            else:
-                named.present, named.release = self.present, self.release
+            known = self.catalog.known(device)
+            if not known and not self._first_seen(device, record):
+                return Problem("identity", f"device {device} is not registered: `tpstream devices add`")
             if named.plain:
                 named.script = self.catalog.profile_of(device, self.release).scripts.get("A")
+            if known:  # and its release has been read: else the batch, when it is tried again, is to ask again
+                named.present, named.release = self.present, self.release
         if named.plain:
             script = named.script
             if script is None or not value:

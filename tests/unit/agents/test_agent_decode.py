@@ -15,6 +15,7 @@ from tpstream.bus.batch import Batch
 from tpstream.bus.envelope import ORIGIN, DerivedHeader, Identity, Kind, RawHeader, Refusal, WayIn, pack_origin
 from tpstream.bus.position import Life, Position
 from tpstream.devices.catalog import Catalog
+from tpstream.errors import Unavailable
 from tpstream.lua.pool import Call, Failed, Outcome, Result
 from tpstream.lua.sandbox import Budget, Sandbox
 from tpstream.messages import DeadLetter, Device, DeviceStatus, Document, Release, Response
@@ -428,3 +429,20 @@ async def test_a_replay_stands_where_it_is_and_began_where_it_first_arrived() ->
     assert [x.id for x in found] == [f"decode-{there.at(n).identity()}" for n in (0, 1)]
     assert {(x.source_life, x.source_partition, x.source_offset) for x in found} == {(there.life.hex(), 3, 44)}
     assert [h.position for h in derived(batch, topics.dead_letters)] == [Position(LIFE, 0, 2, n) for n in (0, 1)]
+
+
+async def test_a_release_that_is_not_known_yet_is_asked_for_again_when_the_batch_is_tried_again() -> None:
+    source = "function decode(msg, topic) return {scripted = 1} end"
+    version = House(devices=["bin-1"]).apply("v1", source)
+    house = House(devices=["bin-1"])  # the catalog of a worker that has not read the release yet
+    records = (
+        house.record(json.dumps({"release": version}).encode(), "", topic="", kind=Kind.CONFIGURATION, session=1),
+        house.record(b'{"plain": 1}', "bin-1"),
+    )
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await house.decode(*records)
+        device_status_table.at(0).undo()
+        repeats_table.at(0).undo()
+    house.apply("v1", source)
+    assert keys(await house.decode(*records)) == [("bin-1", ["scripted"])]
