@@ -54,6 +54,9 @@ class _Place:
         self.partition = partition
         self.batch_bytes = batch_bytes
         """The largest batch that is worth a try: less than the producer's where the topic took no such batch."""
+        self.growth = 1
+        """By what part of itself `batch_bytes` grows with each batch that is taken: slowly where a topic has a limit
+        that will refuse it again, at once where it was for the time of some records."""
         self.pending: deque[Item] = deque()
         self.added = 0
         self.delivered = 0
@@ -346,14 +349,18 @@ class Producer:
                 self._refused = False
                 place.asked = math.inf
                 if place.batch_bytes < self._batch_bytes:  # it may have been one record's fault, or was mended
-                    place.batch_bytes = min(self._batch_bytes, place.batch_bytes + (place.batch_bytes >> 6) + 1)
+                    larger = place.batch_bytes + place.batch_bytes // place.growth + 1
+                    place.batch_bytes = min(self._batch_bytes, larger)
                 return items, offset
 
     @staticmethod
     def _halve(place: _Place, items: list[Item], error: KafkaError) -> None:
         """Of a batch that Kafka refused, and so has nothing of, put the second half back: which record was it?"""
+        half_size = sum(map(_size, items)) // 2
         if isinstance(error, TOO_LARGE):
-            place.batch_bytes = max(SMALLEST_BATCH, sum(map(_size, items)) // 2)
+            place.batch_bytes, place.growth = max(SMALLEST_BATCH, half_size), 64
+        else:
+            place.batch_bytes, place.growth = half_size + 1, 1
         half = len(items) // 2
         place.pending.extendleft(reversed(items[half:]))
         del items[half:]

@@ -168,6 +168,20 @@ async def test_a_record_of_a_time_that_its_topic_does_not_take_is_a_dead_letter(
     assert "with the time 2100000000000 ms, its message.timestamp.after.max.ms of 1000" in letters(log)[0].detail
 
 
+@pytest.mark.parametrize("every", [1, 2, 50])
+async def test_many_records_of_a_time_that_is_refused_cost_a_few_requests_each(every: int) -> None:
+    log = Log(BATCH)
+    log.latest = 10_000
+    one = producer(log)
+    for n in range(2_000):
+        one.add("t", 0, b"", b"x" * 150, (), 20_000 if n % every == 0 else n, Sender("agent"))
+    await one.flush()
+    assert [timestamp for _, _, timestamp in log.taken.get("t", [])] == [n for n in range(2_000) if n % every]
+    refused = one.take_refused()
+    assert len(refused) == 2_000 // every
+    assert log.requests <= (4 if every < 3 else 16) * len(refused) + 20
+
+
 async def test_a_letter_says_what_of_whom_and_what_to_do_and_is_the_same_again() -> None:
     found = []
     for _ in range(2):
