@@ -19,6 +19,9 @@ from tpstream.messages import Alarm, CommandStatus, DeadLetter, DeviceStatus, Te
 from tpstream.storage import tables
 from tpstream.storage.native import Array, Block, Few, Maybe, Texts, block
 
+YEAR_10000 = 253_402_300_800_000
+"""ms; ClickHouse's clients in Python read times up to there."""
+
 Origin = tuple[bytes, int, int, int]
 """A Position, or its plain fields: life, partition, offset, item."""
 
@@ -154,6 +157,11 @@ def commands(messages: Sequence[CommandStatus], origins: Origins | Sequence[Orig
     )
 
 
+def _readable(ts: int, delivered: int) -> int:
+    """A letter's time; that of its delivery, or 0, where a client could not read it: it may be what was wrong."""
+    return next((at for at in (ts, delivered) if 0 <= at < YEAR_10000), 0)
+
+
 def dead_letters(
     messages: Sequence[DeadLetter], origins: Origins | Sequence[Origin], delivered: Sequence[int]
 ) -> Block:
@@ -161,7 +169,7 @@ def dead_letters(
     return _block(
         tables.DEAD_LETTERS,
         [m.id for m in messages],
-        [m.ts for m in messages],
+        [_readable(m.ts, at) for m, at in zip(messages, delivered, strict=True)],
         [m.device for m in messages],
         [m.stage for m in messages],
         [m.reason for m in messages],

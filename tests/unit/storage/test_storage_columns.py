@@ -73,6 +73,22 @@ async def test_the_agent_gives_each_topic_s_rows_to_its_table():
         assert len(rows.rows()) == rows.size == 2
 
 
+@pytest.mark.parametrize(
+    ("ts", "delivered", "stored"),
+    [
+        (7, 9, 7),
+        (1_700_000_000_000_000, 9, 9),
+        (-1, 9, 9),
+        (253_402_300_800_000, -1, 0),
+        (253_402_300_799_999, 9, None),
+    ],
+)
+def test_a_letter_s_time_is_one_that_readers_can_read(ts, delivered, stored):
+    letter = DeadLetter("l", ts, "d", "mixer", "agent", payload=b"")
+    rows = columns.dead_letters([letter], [Position(LIFE, 0, 0)], [delivered])
+    assert rows.rows()[0][1] == (ts if stored is None else stored)
+
+
 async def test_an_empty_batch_and_ticks_add_nothing():
     batch = make_batch(topics.uplink_telemetry, [Telemetry("d", ())], services=Services, kind=Kind.TICK)
     await store(batch)
