@@ -341,11 +341,9 @@ class TablePartition(Generic[V]):
         if life == self.life and marks:
             (cell.partition, cell.offset, cell.item), *others = marks
             cell.others = tuple(others)
-        if self._disk is None:
-            self.arm(cell)
-        else:
-            cell.armed = due if due < ASKED else NEVER  # `_open`, or `_trim`, has set its timer there
-            self.arm(cell)  # by another rule than it was stored by, it may be due earlier
+        if self._disk is not None and self.table.due is not None and self.table.due(value) == due:
+            cell.armed = due  # `_open`, or `_trim`, has set its timer there
+        self.arm(cell)  # else it is in memory alone, or due by another rule than it was stored by
 
     def _trim(self) -> None:
         """Let keys go that no batch has used lately and that are on disk as they are here."""

@@ -80,6 +80,8 @@ class Timers:
             armed = self._cell(key).armed
             if armed // BUCKET_MS == number:  # else an earlier one was armed since, or it is done
                 exact.append((armed, key))
+        if self._heads[0] != number:
+            return  # by another rule than it was stored by, one of them is due earlier: its bucket is the next
         del self._buckets[heapq.heappop(self._heads)]
         self._until = (number + 1) * BUCKET_MS
         self._soon += exact

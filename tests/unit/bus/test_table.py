@@ -388,3 +388,49 @@ def test_a_table_that_is_given_a_due_asks_for_what_was_stored_without_one(tmp_pa
     assert once_more.get("k2") == Value(9)
     assert once_more.cells["k2"].armed == once_more.cells["k6"].armed == NEVER
     state.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(3_600, 600), (600, 3_600), (3_600, 3_600), (100, 101)])
+def test_a_rule_that_changes_between_two_versions_leaves_no_key_without_a_timer(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    def table(seconds: int) -> Table[Value]:
+        return Table("values", Value, due=lambda value: value.n + seconds * 1_000)
+
+    state = PartitionState(tmp_path / "0")
+    earlier = TablePartition(table(before), 0, LIFE, state)
+    keys = [f"k{n}" for n in range(5)]
+    for n, key in enumerate(keys):
+        earlier.put(key, Value(n * 1_300), at(n))
+    earlier.accept()
+    state.write(LIFE, {"values": earlier.prepare().values}, {})
+
+    part = TablePartition(table(after), 0, LIFE, state, bound=2)
+    due = part.due(min(before, after) * 1_000 - 1)  # looks at some of them, and they leave memory again
+    part.accept()
+    for _ in range(3):
+        part.put("other", Value(1 << 50))
+        part.accept()
+        prepared = part.prepare()
+        state.write(LIFE, {"values": prepared.values}, {})
+        part.written(prepared)
+    due += part.due(after * 1_000 - 1)
+    part.accept()
+    assert due == []
+    assert part.due(max(before, after) * 1_000 + 6_000) == keys
+
+
+def test_keys_that_come_back_from_disk_by_a_later_rule_are_due_once_more(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    earlier = TablePartition(Table("values", Value, due=lambda value: value.n + 1_000), 0, LIFE, state)
+    earlier.put("a", Value(0), at(1))
+    earlier.accept()
+    state.write(LIFE, {"values": earlier.prepare().values}, {})
+    part = TablePartition(Table("values", Value, due=lambda value: value.n + 9_000), 0, LIFE, state, bound=0)
+    assert part.due(5_000) == []  # by the earlier rule it was due
+    for _ in range(2):
+        part.accept()  # it leaves memory, unwritten
+        part.written(part.prepare())
+    assert not part.cells
+    assert part.get("a") == Value(0)
+    assert part.due(10_000) == ["a"]
