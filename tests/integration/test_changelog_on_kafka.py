@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import TopicPartition
+from rocksdict import WriteBatch
 
 from tpstream.bus import stored
 from tpstream.bus.changelog import Changelogs, Superseded
@@ -20,7 +22,7 @@ from tpstream.bus.provision import provision
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.recovery import recover
 from tpstream.bus.standby import Standby
-from tpstream.bus.state import PartitionState
+from tpstream.bus.state import Meta, PartitionState
 from tpstream.bus.table import Table
 from tpstream.bus.table_partition import TablePartition
 from tpstream.settings import Settings
@@ -230,6 +232,25 @@ async def test_values_of_an_earlier_life_fill_what_nobody_has_said_in_this_one(
         await first.write(new=6)
     assert await read(settings, tmp_path / "b", NEXT) == {"kept": 1, "changed": 5, "new": 6}
     assert caplog.text.count("NEW LIFE") == 1
+
+
+async def test_a_standby_reads_anew_where_an_earlier_tpstream_did_not_say_what_it_owes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with owner(settings, tmp_path / "a") as first:
+        await first.write(k=1, l=1)
+        end = first.state.meta.offsets["values"]
+    (tmp_path / "standby").mkdir()
+    now = time.time_ns() // 1_000_000
+    left = PartitionState(tmp_path / "standby" / "0")
+    left._write(WriteBatch(raw_mode=True), Meta(life=LIFE, offsets={"values": end}, owing=True, written_at=now))
+    left.close()
+    following = Standby(settings.bootstrap, group(settings), tmp_path / "standby", [first.table])
+    await following.follow([0], LIFE)
+    async with asyncio.timeout(20):
+        while dict(following.states[0].values("values")).keys() != {"k", "l"}:
+            await asyncio.sleep(0.05)
+    await following.close()
 
 
 async def test_foreign_bytes_are_left_out_and_counted(settings: Settings, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class Standby:
         )
         try:
             await consumer.start()
+            for state in self.states.values():
+                state.enter(life)
             starts = starting_points(self._group, life, self._tables, self.states)
             consumer.assign(list(starts))
             for place, offset in starts.items():
