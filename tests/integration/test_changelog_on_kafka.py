@@ -65,7 +65,7 @@ class Owner:
         self.changelogs.next()
         stamp = self.changelogs.stamp(0)
         prepared = self.part.prepare(stamp)
-        await self.changelogs.write({("values", 0): prepared})
+        await self.changelogs.write({("values", 0): prepared}, lambda: None)
         await self.changelogs.check()
         ends = self.changelogs.ends(["values"], 0)
         self.state.write(self.life, {"values": prepared.values}, ends, {"values": stamp})

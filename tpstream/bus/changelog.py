@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -32,7 +32,7 @@ from tpstream.observability import metrics
 log = logging.getLogger(__name__)
 
 CHUNK = 5_000
-"""Values of an earlier life that are written to a changelog at a time."""
+"""Values that are written to changelogs at a time: so many wait in the producer, and so long the loop stands still."""
 
 
 class Superseded(Exception):
@@ -174,13 +174,22 @@ class Changelogs:
                         f"and {self._producer.largest} can be stored; have its agent keep less, and restart the worker"
                     )
 
-    async def write(self, prepared: Mapping[tuple[str, int], Prepared]) -> None:
-        """Append values and return when each is acknowledged."""
+    async def write(self, prepared: Mapping[tuple[str, int], Prepared], still: Callable[[], None]) -> None:
+        """Append values, a chunk after the other, and return when each is acknowledged.
+
+        `still` raises where the partitions were let go meanwhile: then no more is said in their changelogs.
+        """
+        room = CHUNK
         for (table, number), written in prepared.items():
             topic = self._topics[table]
             deletion = stored.tombstone_header(self.stamp(number))
             for key, value in written.values.items():
                 self._add(topic, number, key.encode(), value, deletion if value is None else ())
+                room -= 1
+                if not room:
+                    await self._producer.flush()
+                    still()
+                    room = CHUNK
         await self._producer.flush()
 
     async def check(self) -> None:

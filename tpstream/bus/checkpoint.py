@@ -236,7 +236,7 @@ class Checkpoint:
         if cut.prepared:
             await self._until_available(partial(self.changelogs.fits, cut.prepared), cut)
             self._still(cut)
-            await self.changelogs.write(cut.prepared)
+            await self.changelogs.write(cut.prepared, partial(self._still, cut))
             await self._until_available(self.changelogs.check, cut)
 
     async def _commit(self, cut: Cut) -> None:

@@ -176,6 +176,24 @@ async def test_a_checkpoint_ends_where_its_partitions_are_let_go_between_two_of_
     assert (bench.log.values, bench.committed) == ({}, [])
 
 
+async def test_no_more_is_said_in_a_changelog_whose_partitions_were_let_go_between_two_chunks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tpstream.bus.changelog.CHUNK", 2)
+    for n, key in enumerate("abcde"):
+        bench.write(key, n + 1)
+    bench.acknowledge(6)
+
+    async def flush() -> None:
+        if bench.log.values:
+            bench.checkpoint.let_go()
+
+    monkeypatch.setattr(bench.log, "flush", flush)
+    with pytest.raises(Superseded):
+        await bench.checkpoint.take()
+    assert (set(bench.log.values), bench.committed) == ({"a", "b"}, [])
+
+
 async def test_a_partition_goes_on_while_another_is_cut_and_both_are_whole(bench: Bench) -> None:
     other = PartitionState(bench.folder / "1")
     bench.table.partitions[1] = later = TablePartition(bench.table, 1, LIFE)
