@@ -291,4 +291,7 @@ class Lane:
 
 
 def _size(records: Sequence[Record]) -> int:
-    return sum([len(value) for record in records if (value := record.value) is not None]) + 100 * len(records)
+    """Bytes that fetched records take in memory, about (measured); those of one list have headers alike."""
+    headers = sum(200 + len(value or b"") for _, value in records[0].headers)
+    values = sum([len(value) for record in records if (value := record.value) is not None])
+    return values + len(records) * (220 + headers)
