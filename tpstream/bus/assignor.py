@@ -21,10 +21,11 @@ Shares = dict[str, set[int]]
 """Partition numbers by member."""
 
 
-def even_out(actives: Shares, standbys: Shares) -> None:
-    """Move partitions until no member has two more than another; to a standby of theirs where there is one.
+def even_out(actives: Shares, standbys: Shares, held: Shares) -> None:
+    """Move partitions until no member has two more than another.
 
-    Who gives one away stands by for it where the receiver did.
+    To a standby of theirs where there is one; and rather one that the giver is only about to get than one that
+    it has `held`. Who gives one away stands by for it where the receiver did.
     """
     if not actives:
         return
@@ -34,7 +35,8 @@ def even_out(actives: Shares, standbys: Shares) -> None:
         if len(actives[most]) - len(actives[least]) < 2:
             return
         ready = actives[most] & standbys.get(least, set())
-        number = max(ready or actives[most])
+        movable = ready or actives[most]
+        number = max(movable - held.get(most, set()) or movable)
         actives[most].remove(number)
         actives[least].add(number)
         if number in ready:
@@ -54,6 +56,9 @@ def member_name(instance: str, topics: Iterable[str]) -> str:
 class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
     """Faust's, evened out."""
 
+    _held: Mapping[str, Mapping[str, Iterable[int]]] = {}
+    """What each member of the group had until now, by topic."""
+
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Take what was dealt; what was dealt to this member's last process, at another address, too."""
         told = ClientMetadata.loads(self._decompress(assignment.user_data))
@@ -67,6 +72,11 @@ class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
             )
         super().on_assignment(assignment)
 
+    def _perform_assignment(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
+        # Faust's own copy of it is worked on while it deals.
+        self._held = {m: self._get_client_metadata(one).assignment.actives for m, one in member_metadata.items()}
+        return super()._perform_assignment(cluster, member_metadata)
+
     def _global_table_standby_assignments(self, assignments: Any, partitions_by_topic: Mapping[str, int]) -> Any:
         # The one step between dealing and telling that Faust lets a subclass take.
         groups: dict[Any, list[str]] = {}
@@ -78,7 +88,8 @@ class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
             members = [m for m, one in assignments.items() if topics[0] in one.actives or topics[0] in one.standbys]
             actives = {m: set(assignments[m].actives.get(topics[0], ())) for m in members}
             standbys = {m: set(assignments[m].standbys.get(topics[0], ())) for m in members}
-            even_out(actives, standbys)
+            held = {m: set(self._held.get(m, {}).get(topics[0], ())) for m in members}
+            even_out(actives, standbys, held)
             for member in members:
                 for topic in topics:
                     assignments[member].actives[topic] = sorted(actives[member])
