@@ -143,17 +143,17 @@ class _Decoder:
             known = self.catalog.known(device)
             if not known and not self._first_seen(device, record):
                 return Problem("identity", f"device {device} is not registered: `tpstream devices add`")
-            if named.plain:
+            if named.address is None:
                 named.script = self.catalog.profile_of(device, self.release).scripts.get("A")
             if known:  # and its release has been read: else the batch, when it is tried again, is to ask again
                 named.present, named.release = self.present, self.release
-        if named.plain:
+        where = named.address
+        if where is None:
             script = named.script
             if script is None or not value:
                 return named
             self.calls.append(Call(script.id, script.source, "decode", value, topic.decode()))
             return Scripted(device, len(self.calls) - 1)
-        where = named.address
         if where.what in _RESPONSES and not where.gateway:
             return where
         what = "gateways" if where.gateway else where.what.value

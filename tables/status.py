@@ -21,7 +21,7 @@ class InForce(msgspec.Struct, frozen=True, array_like=True):
     release: str
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(msgspec.Struct, frozen=True, gc=False):
     """A device's connection and registration; or the partition's releases."""
 
     online: bool = False

@@ -218,7 +218,7 @@ class Document(msgspec.Struct, frozen=True):
     file: str
 
 
-class Device(msgspec.Struct, omit_defaults=True, frozen=True):
+class Device(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """tp.config.devices.v1: one registered device."""
 
     device: str

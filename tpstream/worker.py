@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import uvloop
 
+from tpstream.allocator import keep_little
 from tpstream.app import Services, app
 from tpstream.bus import connection
 from tpstream.bus.agent import Agent, check_partitions
@@ -68,6 +69,7 @@ def run(settings: Settings) -> None:
         ports.check(settings.host, {"TPSTREAM_WEB_PORT": settings.web_port})
     connection.mend()
     gc.set_threshold(GC_YOUNG, 50, 100)
+    keep_little()
     uvloop.install()  # for the loop of Faust's consumer thread, too
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Worker(settings, settings.roles).run())

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from tpstream.bus.envelope import Identity, Refusal, WayIn
 from tpstream.errors import ConfigurationError
-from tpstream.uplink.dialects import What, address, valid_number
+from tpstream.uplink import dialects
+from tpstream.uplink.dialects import What
 
 SETTING = "TPSTREAM_TRUSTED_IDENTITY"
 PREFIX = "up/"
 """What a broker's plug-in puts before the device number and the topic."""
+
+address = lru_cache(maxsize=100_000)(dialects.address)
+valid_number = lru_cache(maxsize=100_000)(dialects.valid_number)
+"""Asked of every publish."""
 
 _OF_WAY = {WayIn.ENDPOINT: ("login", "topic"), WayIn.BROKER: ("prefix", "topic")}
 _KNOWN = ("login", "prefix", "topic", "envelope")

@@ -68,7 +68,7 @@ class Owner:
         await self.changelogs.write({("values", 0): prepared}, lambda: None)
         await self.changelogs.check()
         ends = self.changelogs.ends(["values"], 0)
-        self.state.write(self.life, {"values": prepared.values}, ends, {"values": stamp})
+        self.state.write(self.life, {"values": prepared}, ends, {"values": stamp})
         self.part.written(prepared)
 
     async def stop(self) -> None:

@@ -88,8 +88,8 @@ class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
             members = [m for m, one in assignments.items() if topics[0] in one.actives or topics[0] in one.standbys]
             actives = {m: set(assignments[m].actives.get(topics[0], ())) for m in members}
             standbys = {m: set(assignments[m].standbys.get(topics[0], ())) for m in members}
-            held = {m: set(self._held.get(m, {}).get(topics[0], ())) for m in members}
-            even_out(actives, standbys, held)
+            before = {m: set(self._held.get(m, {}).get(topics[0], ())) for m in members}
+            even_out(actives, standbys, before)
             for member in members:
                 for topic in topics:
                     assignments[member].actives[topic] = sorted(actives[member])

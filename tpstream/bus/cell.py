@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tpstream.bus.stored import NEVER
@@ -77,10 +78,15 @@ class Before(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a checkpoint writes of one table partition: encoded values by key, None: deleted."""
+    """What a checkpoint writes of one table partition. Two lists, not a dict: it may be of all keys."""
 
-    values: dict[str, bytes | None]
     cells: list[Cell]
+    values: list[bytes | None]
+    """Encoded, one for each cell; None: deleted."""
+
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
+        """Keys and encoded values."""
+        return zip((cell.key for cell in self.cells), self.values, strict=True)
 
 
 def marks_of(one: Cell | Before) -> tuple[Mark, ...]:

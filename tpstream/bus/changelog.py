@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 
 from tpstream.bus import stored
+from tpstream.bus.batch import Record
 from tpstream.bus.cell import Prepared
 from tpstream.bus.position import Life
 from tpstream.bus.producer import Producer
 from tpstream.bus.progress import Place
 from tpstream.bus.reader import read_to_end
 from tpstream.bus.state import PartitionState
-from tpstream.bus.stored import OWNER, Foreign
+from tpstream.bus.stored import CURRENT, HEAD_BYTES, OWNER, Foreign, unpack_stamp
 from tpstream.bus.table import Table
 from tpstream.errors import TpstreamError, Unavailable
 from tpstream.observability import metrics
@@ -59,7 +60,7 @@ def changelog_of(group: str, table: Table[Any]) -> str:
     return f"{group}-{table.name}-changelog"
 
 
-def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
+def fold(records: Sequence[Record], stamp: int) -> Folded:
     """What records say that follow on a highest stamp. Raises Newer."""
     values: dict[str, bytes | None] = {}
     ignored: set[str] = set()
@@ -67,7 +68,10 @@ def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
     for record in records:
         value = record.value
         try:
-            own = stored.stamp_of(value, record.headers)
+            if value is not None and value[:1] == CURRENT and len(value) >= HEAD_BYTES:
+                own = unpack_stamp(value)[1]  # nearly all, and a recovery is of millions
+            else:
+                own = stored.stamp_of(value, record.headers)
             key = (record.key or b"").decode()
         except (Foreign, UnicodeDecodeError):
             foreign += 1
@@ -84,7 +88,7 @@ def fold(records: Sequence[ConsumerRecord], stamp: int) -> Folded:
     return Folded(values, stamp, ignored, foreign, settled_at)
 
 
-def replay(state: PartitionState, table: str, records: Sequence[ConsumerRecord], life: Life) -> Folded:
+def replay(state: PartitionState, table: str, records: Sequence[Record], life: Life) -> Folded:
     """Bring a partition's state on disk on by these records, which follow on what it has."""
     known = state.meta.stamps.get(table, 0) if state.life == life else 0
     folded = fold(records, known)
@@ -167,7 +171,7 @@ class Changelogs:
     async def fits(self, prepared: Mapping[tuple[str, int], Prepared]) -> None:
         """Raises Unavailable where a value is larger than Kafka takes: to go on without it would be to lose it."""
         for (table, number), written in prepared.items():
-            for key, value in written.values.items():
+            for key, value in written.items():
                 if value is not None and len(key.encode()) + len(value) > self._producer.largest:
                     raise Unavailable(
                         f"table {table}, partition {number}: the value of key {key!r} has {len(value)} bytes, "
@@ -183,7 +187,7 @@ class Changelogs:
         for (table, number), written in prepared.items():
             topic = self._topics[table]
             deletion = stored.tombstone_header(self.stamp(number))
-            for key, value in written.values.items():
+            for key, value in written.items():
                 self._add(topic, number, key.encode(), value, deletion if value is None else ())
                 room -= 1
                 if not room:
@@ -219,7 +223,7 @@ class Changelogs:
                         part.write_again(key)
         return highest
 
-    def _stranger(self, record: ConsumerRecord, number: int, highest: dict[int, int]) -> set[str]:
+    def _stranger(self, record: Record, number: int, highest: dict[int, int]) -> set[str]:
         """The key of a record that somebody else may have written; none where it is known to be ours."""
         try:
             stamp = stored.stamp_of(record.value, record.headers)
@@ -239,7 +243,7 @@ class Changelogs:
         return {key}
 
     async def _between(self, place: TopicPartition, start: int, end: int) -> Any:
-        async for _, records in read_to_end(self._bootstrap, {place: start}):
+        async for _, records in read_to_end(self._bootstrap, {place: start}, bare=True):
             for record in records:
                 if record.offset < end:
                     yield record

@@ -252,7 +252,7 @@ class Checkpoint:
             await self._until_available(partial(self._write_state, cut, number), cut)
 
     async def _write_state(self, cut: Cut, number: int) -> None:
-        tables = {name: written.values for (name, n), written in cut.prepared.items() if n == number}
+        tables = {name: written for (name, n), written in cut.prepared.items() if n == number}
         if tables:
             ends = self.changelogs.ends(list(tables), number)
             stamps = dict.fromkeys(tables, cut.stamps[number])

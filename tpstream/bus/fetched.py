@@ -37,6 +37,9 @@ class _Lean(PartitionRecords):  # type: ignore[misc]
             records._isolation_level,
         )
 
+    def __iter__(self) -> Iterator[Any]:
+        return self._records_iterator  # type: ignore[no-any-return]  # itself would be a call more for each record
+
     def _unpack_records(self) -> Iterator[Any]:
         while self._records.has_next():
             batch = self._records.next_batch()

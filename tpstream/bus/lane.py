@@ -258,7 +258,7 @@ class Lane:
         for table in agent.tables:
             part = table.at(batch.partition)
             part.accept()
-            if part.dirty > self.services.settings.table_keys:
+            if part.is_crowded:
                 self.full.set()
         self._done(agent, batch)
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from tpstream.bus.fetched import lean
 from tpstream.errors import Unavailable
 
 
 async def read_to_end(
-    bootstrap: str, starts: Mapping[TopicPartition, int], *, patience: float = 30.0
-) -> AsyncIterator[tuple[TopicPartition, list[ConsumerRecord]]]:
+    bootstrap: str, starts: Mapping[TopicPartition, int], *, patience: float = 30.0, bare: bool = False
+) -> AsyncIterator[tuple[TopicPartition, list[Any]]]:
     """Lists of records of each partition from its offset on, until the end as of the call.
 
+    `bare`: records that do not say of which topic they are, for half the price (`tpstream.bus.fetched`).
     An offset that is no longer there (or not yet: a new life) counts as the earliest.
     Raises Unavailable if Kafka does not answer for `patience` seconds.
     """
@@ -32,6 +35,8 @@ async def read_to_end(
     )
     try:
         await consumer.start()
+        if bare:
+            lean(consumer, {place.topic for place in starts})
         consumer.assign(list(starts))
         for partition, offset in starts.items():
             consumer.seek(partition, offset)
@@ -53,9 +58,7 @@ async def read_to_end(
         await consumer.stop()
 
 
-async def _fetch(
-    consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
-) -> Mapping[TopicPartition, list[ConsumerRecord]]:
+async def _fetch(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> Mapping[TopicPartition, list[Any]]:
     try:
         return await consumer.getmany(*partitions, timeout_ms=100, max_records=50_000)  # type: ignore[no-any-return]
     except OffsetOutOfRangeError:

@@ -44,7 +44,7 @@ async def recover(
     names = {changelog_of(group, table): table.name for table in tables}
     began = said = time.monotonic()
     count = 0
-    async for place, records in read_to_end(bootstrap, starts):
+    async for place, records in read_to_end(bootstrap, starts, bare=True):
         replay(states[place.partition], names[place.topic], records, life)
         ends[place.topic, place.partition] = records[-1].offset + 1
         count += len(records)

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from tpstream.bus.attempt import one_line
 from tpstream.bus.changelog import changelog_of, replay
+from tpstream.bus.fetched import lean
 from tpstream.bus.position import Life
 from tpstream.bus.recovery import starting_points
 from tpstream.bus.state import PartitionState
@@ -84,6 +85,7 @@ class Standby:
         )
         try:
             await consumer.start()
+            lean(consumer, names)
             for state in self.states.values():
                 state.enter(life)
             starts = starting_points(self._group, life, self._tables, self.states)

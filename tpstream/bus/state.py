@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import msgspec
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -103,6 +103,12 @@ class StateFolder:
         return True
 
 
+class Values(Protocol):
+    """Values to be written, by key; None: deleted."""
+
+    def items(self) -> Iterable[tuple[str, bytes | None]]: ...
+
+
 class Meta(msgspec.Struct, array_like=True):
     """How far a partition's state is: in which life, and the next changelog offset of each table."""
 
@@ -180,7 +186,7 @@ class PartitionState:
     def write(
         self,
         life: Life,
-        tables: Mapping[str, Mapping[str, bytes | None]],
+        tables: Mapping[str, Values],
         offsets: Mapping[str, int],
         stamps: Mapping[str, int] | None = None,
         out_of_turn: Mapping[str, Collection[str]] | None = None,
@@ -314,7 +320,7 @@ class PartitionState:
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_write_buffer_size(8 * 1024 * 1024)
+    options.set_write_buffer_size(2 * 1024 * 1024)  # two of each partition may be full at once
     options.set_max_open_files(64)
     options.set_keep_log_file_num(2)
     blocks = BlockBasedOptions()

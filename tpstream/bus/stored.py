@@ -29,6 +29,12 @@ OWNER = b"\x00owner"
 
 _HEAD = struct.Struct("<BQq16s")
 _STAMP = struct.Struct("<BQ")
+CURRENT = bytes([FORMAT])
+"""How a value of this format begins,"""
+HEAD_BYTES = _HEAD.size
+"""how long its head is,"""
+unpack_stamp = _STAMP.unpack_from
+"""and what reads its stamp, as the second of two."""
 _OLD = b"\x94\x01"
 """How format 1 begins: msgpack's array of four, (1, life, marks, value)."""
 _FORMATS = 32
@@ -89,19 +95,19 @@ def stamp_of(value: bytes | None, headers: object) -> int:
             if name == "tp-stamp" and len(data) == _STAMP.size:
                 return int(_STAMP.unpack(data)[1])
         return 0  # of format 1
-    if value[:1] == b"\x02" and len(value) >= _HEAD.size:
-        return int(_STAMP.unpack_from(value)[1])
+    if value[:1] == CURRENT and len(value) >= HEAD_BYTES:
+        return int(unpack_stamp(value)[1])
     return head(value).stamp
 
 
 def head(data: bytes) -> Head:
     """The head of a stored value. Raises Newer, or Foreign for bytes that are not ours."""
-    if data[:1] == b"\x02" and len(data) >= _HEAD.size:
+    if data[:1] == CURRENT and len(data) >= HEAD_BYTES:
         _, stamp, due, life = _HEAD.unpack_from(data)
         return Head(stamp, due, life)
     if data[:2] == _OLD:
         return Head(0, 0, NO_LIFE)
-    if data[:1] and FORMAT < data[0] < _FORMATS and len(data) >= _HEAD.size:
+    if data[:1] and FORMAT < data[0] < _FORMATS and len(data) >= HEAD_BYTES:
         raise Newer(f"stored format {data[0]} is newer than this tpstream ({FORMAT})")
     raise Foreign(f"stored value of {len(data)} bytes begins {data[:4].hex()}: not written by tpstream")
 
@@ -110,7 +116,7 @@ def body(data: bytes) -> tuple[Life, bytes]:
     """The life of a stored value's marks, and msgpack of its marks and value."""
     life = head(data).life
     if data[:2] != _OLD:
-        return life, data[_HEAD.size :]
+        return life, data[HEAD_BYTES:]
     try:
         _, own, marks, value = msgspec.msgpack.decode(data, type=tuple[int, bytes, msgspec.Raw, msgspec.Raw])
     except msgspec.DecodeError as error:
@@ -120,8 +126,8 @@ def body(data: bytes) -> tuple[Life, bytes]:
 
 def restamp(data: bytes, stamp: int) -> bytes:
     """The same value, written anew by another owner; its marks keep their life."""
-    if data[:1] == b"\x02":
+    if data[:1] == CURRENT:
         _, _, due, life = _HEAD.unpack_from(data)
-        return _HEAD.pack(FORMAT, stamp, due, life) + data[_HEAD.size :]
+        return _HEAD.pack(FORMAT, stamp, due, life) + data[HEAD_BYTES:]
     life, content = body(data)
     return pack(stamp, 0, life, content)

@@ -77,6 +77,8 @@ class TablePartition(Generic[V]):
         """The value of a key, or None."""
         cell = self.cells.get(key)
         if cell is None:
+            if not self._sparse and type(key) is str:
+                return None  # nor is it on disk; there is nothing to keep in memory
             cell = self.cell(key)
         cell.used = True
         return cell.value  # type: ignore[no-any-return]
@@ -218,6 +220,11 @@ class TablePartition(Generic[V]):
         """How many keys the next checkpoint will write."""
         return len(self._dirty)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether as many keys wait for a checkpoint as are to be in memory: none of those can leave it before."""
+        return len(self._dirty) >= self._bound
+
     def accept(self) -> None:
         """The batch is done: its writes belong to the next checkpoint."""
         dirty = self._dirty
@@ -251,14 +258,14 @@ class TablePartition(Generic[V]):
         # A key that a batch in hand has written goes as it was before that batch.
         before = {id(saved.cell): saved for saved in self._undo}
         written: list[Cell] = []
-        values: dict[str, bytes | None] = {}
+        values: list[bytes | None] = []
         for cell in self._dirty:
             saved = before.get(id(cell)) if before else None
             value, marks = (cell.value, marks_of(cell)) if saved is None else (self._before(saved), marks_of(saved))
             if value is None and not cell.stored:
                 continue  # came and went between two checkpoints
             try:
-                values[cell.key] = None if value is None else self.table.encode(value, marks, self.life, stamp)
+                values.append(None if value is None else self.table.encode(value, marks, self.life, stamp))
             except Exception as error:  # whatever msgpack, or the user's `due`, makes of a user's value
                 raise Unstorable(
                     f"table {self.table.name}, partition {self.partition}: the value of key {cell.key!r} cannot be "
@@ -270,7 +277,7 @@ class TablePartition(Generic[V]):
         for cell in written:
             cell.writing = cell.stored = True
         self._dirty = []
-        return Prepared(values, written)
+        return Prepared(written, values)
 
     def take_back(self, prepared: Prepared) -> None:
         """What a checkpoint had prepared and could not finish belongs to the next one."""

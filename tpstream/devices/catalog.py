@@ -163,7 +163,8 @@ class Catalog:
         if device is None:
             self._devices.pop(number, None)
         else:
-            self._devices[number] = device
+            # The same text as key and in the value, of each of many devices.
+            self._devices[device.device if device.device == number else number] = device
         if before == device:
             return False
         self.present = object()

@@ -64,7 +64,6 @@ _DOWNLINK: tuple[tuple[str, str], ...] = tuple(
 """What stands before the number in a downlink topic, and what a filter has behind it."""
 
 
-@lru_cache(maxsize=100_000)
 def valid_number(device: str) -> bool:
     """Whether a text can be a device number (docs/protocol.md, Identity)."""
     if not device or device[0] == "$" or device in _RESERVED or not _FORBIDDEN.isdisjoint(device):
@@ -75,7 +74,6 @@ def valid_number(device: str) -> bool:
         return False
 
 
-@lru_cache(maxsize=100_000)
 def address(topic: str) -> Address | None:
     """What an uplink topic names, or None where the dialect does not know it."""
     root, *rest = topic.split("/")

@@ -7,22 +7,22 @@ from zlib import crc32
 from tpstream.devices.profiles import ScriptRef
 from tpstream.uplink.dialects import Address, What, address
 
-NAMES = 100_000
+NAMES = 200_000
 """Topics whose meaning is remembered; beyond, all are forgotten and begin anew."""
 
 
 class Named:
     """What a topic says, and what was looked up of its device."""
 
-    __slots__ = ("address", "crc", "device", "key", "plain", "present", "release", "script")
+    __slots__ = ("address", "crc", "device", "key", "present", "release", "script")
 
     def __init__(self, address: Address, topic: bytes) -> None:
-        self.address = address
+        plain = address.what is What.TELEMETRY and not address.gateway
+        self.address = None if plain else address
+        """None: telemetry of the device itself, as nearly all."""
         self.device = address.device
         self.key = address.device.encode()
         """The device's number, as it must be the record's key."""
-        self.plain = address.what is What.TELEMETRY and not address.gateway
-        """Telemetry of the device itself."""
         self.crc = crc32(topic)
         self.present: object = None
         """`Catalog.present` when the device was known and its script looked up, and for which release."""
@@ -44,5 +44,7 @@ def named(topic: bytes) -> Named | None:
         return None
     if len(known) >= NAMES:
         known.clear()
-    found = known[topic] = Named(where, topic)
+    found = Named(where, topic)
+    if not where.message_id:  # else it is not seen again
+        known[topic] = found
     return found

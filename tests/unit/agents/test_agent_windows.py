@@ -171,7 +171,7 @@ async def test_state_that_was_stored_goes_on_as_if_it_had_stayed_in_memory(steps
     whole = results([await handle(*records)])
     windows.partitions = {}
     first = [await handle(*records[:cut])] if cut else []
-    stored = windows.at(0).prepare().values if cut else {}
+    stored = dict(windows.at(0).prepare().items()) if cut else {}
     windows.partitions = {0: TablePartition(windows, 0, LIFE)}
     for key, value in stored.items():
         windows.at(0).load(key, value)

@@ -55,7 +55,7 @@ def test_failed_batches_leave_no_trace_and_checkpoints_write_the_accepted_state(
                 part.put(key, Value(n))
                 after[key] = n
         if checkpoint:  # in the middle of a batch: what is written is the state before it
-            for key, data in part.prepare().values.items():
+            for key, data in part.prepare().items():
                 disk.load(key, data)
             assert {key: value.n for key, value in disk.items()} == model
         if succeeds:
@@ -64,7 +64,7 @@ def test_failed_batches_leave_no_trace_and_checkpoints_write_the_accepted_state(
         else:
             part.undo()
         assert {key: value.n for key, value in part.items()} == model
-    for key, data in part.prepare().values.items():
+    for key, data in part.prepare().items():
         disk.load(key, data)
     assert {key: value.n for key, value in disk.items()} == model
 
@@ -95,7 +95,7 @@ def test_marks_survive_the_disk_but_not_a_new_life() -> None:
     part = partition()
     part.put("k", Value(1), at(7))
     part.accept()
-    data = part.prepare().values["k"]
+    data = dict(part.prepare().items())["k"]
     same = TablePartition(part.table, 0, LIFE)
     same.load("k", data)
     assert same.seen("k", at(7))
@@ -219,7 +219,7 @@ def test_live_values_are_put_back_and_stored_as_if_they_had_been_replaced(
             cell.value.seen.append(n)
             after.setdefault(key, []).append(n)
         if checkpoint:
-            for key, data in part.prepare().values.items():
+            for key, data in part.prepare().items():
                 disk.load(key, data)
             assert {key: value.seen for key, value in disk.items()} == model
         part.accept() if succeeds else part.undo()
@@ -282,7 +282,7 @@ class LargerThanMemory(RuleBasedStateMachine):
         if fails:
             self.part.take_back(prepared)
             return
-        self.state.write(LIFE, {"values": prepared.values}, {})
+        self.state.write(LIFE, {"values": prepared}, {})
         self.part.written(prepared)
         self.durable = durable
 
@@ -325,7 +325,7 @@ def test_keys_leave_memory_and_come_back(tmp_path: Path) -> None:
         part.accept()
         if n % 10 == 0:
             prepared = part.prepare()
-            state.write(LIFE, {"values": prepared.values}, {})
+            state.write(LIFE, {"values": prepared}, {})
             part.written(prepared)
     assert len(part.cells) <= 130
     assert all(part[f"k{n}"].n == n for n in range(1_000))
@@ -343,7 +343,7 @@ def test_a_value_that_cannot_be_stored_is_named_and_nothing_is_taken() -> None:
             part.prepare()
     part.put("b", Value(2))
     part.accept()
-    assert set(part.prepare().values) == {"a", "b"}
+    assert dict(part.prepare().items()).keys() == {"a", "b"}
 
 
 def test_a_value_that_another_rule_makes_due_earlier_is_due_then(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_value_that_another_rule_makes_due_earlier_is_due_then(tmp_path: Path)
     before = TablePartition(Table("values", Value), 0, LIFE, state)
     before.put("k", Value(7))
     before.accept()
-    state.write(LIFE, {"values": before.prepare().values}, {})
+    state.write(LIFE, {"values": before.prepare()}, {})
     after = TablePartition(Table("values", Value, due=lambda value: value.n), 0, LIFE, state)
     assert after.get("k") == Value(7)
     assert after.due(7) == ["k"]
@@ -368,7 +368,7 @@ def test_a_table_that_is_given_a_due_asks_for_what_was_stored_without_one(tmp_pa
     for n in range(1, 9):
         before.put(f"k{n}", Value(n))
     before.accept()
-    state.write(LIFE, {"values": before.prepare().values | {"foreign": b"?"}}, {})
+    state.write(LIFE, {"values": dict(before.prepare().items()) | {"foreign": b"?"}}, {})
     table = Table("values", Value, due=due_when_even)
     for _ in range(2):  # also when it was started before and nobody has looked at a key
         after = TablePartition(table, 0, LIFE, state)
@@ -377,7 +377,7 @@ def test_a_table_that_is_given_a_due_asks_for_what_was_stored_without_one(tmp_pa
     for key in ("k2", "k4"):
         after.put(key, Value(9))
     after.accept()
-    state.write(LIFE, {"values": after.prepare().values | {"foreign": None}}, {})
+    state.write(LIFE, {"values": dict(after.prepare().items()) | {"foreign": None}}, {})
 
     decoded: list[bytes] = []
     decode = table.decode
@@ -403,7 +403,7 @@ def test_a_rule_that_changes_between_two_versions_leaves_no_key_without_a_timer(
     for n, key in enumerate(keys):
         earlier.put(key, Value(n * 1_300), at(n))
     earlier.accept()
-    state.write(LIFE, {"values": earlier.prepare().values}, {})
+    state.write(LIFE, {"values": earlier.prepare()}, {})
 
     part = TablePartition(table(after), 0, LIFE, state, bound=2)
     due = part.due(min(before, after) * 1_000 - 1)  # looks at some of them, and they leave memory again
@@ -412,7 +412,7 @@ def test_a_rule_that_changes_between_two_versions_leaves_no_key_without_a_timer(
         part.put("other", Value(1 << 50))
         part.accept()
         prepared = part.prepare()
-        state.write(LIFE, {"values": prepared.values}, {})
+        state.write(LIFE, {"values": prepared}, {})
         part.written(prepared)
     due += part.due(after * 1_000 - 1)
     part.accept()
@@ -425,7 +425,7 @@ def test_keys_that_come_back_from_disk_by_a_later_rule_are_due_once_more(tmp_pat
     earlier = TablePartition(Table("values", Value, due=lambda value: value.n + 1_000), 0, LIFE, state)
     earlier.put("a", Value(0), at(1))
     earlier.accept()
-    state.write(LIFE, {"values": earlier.prepare().values}, {})
+    state.write(LIFE, {"values": earlier.prepare()}, {})
     part = TablePartition(Table("values", Value, due=lambda value: value.n + 9_000), 0, LIFE, state, bound=0)
     assert part.due(5_000) == []  # by the earlier rule it was due
     for _ in range(2):

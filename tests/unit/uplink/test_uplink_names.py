@@ -13,14 +13,19 @@ def _nothing_known(monkeypatch):
 
 def test_a_topic_is_read_once():
     named = names.named(b"devices/d1/telemetry")
-    assert (named.device, named.key, named.plain) == ("d1", b"d1", True)
+    assert (named.device, named.key, named.address) == ("d1", b"d1", None)
     assert names.named(b"devices/d1/telemetry") is named is names.known[b"devices/d1/telemetry"]
 
 
-def test_only_telemetry_of_the_device_itself_is_plain():
+def test_only_telemetry_of_the_device_itself_needs_no_address():
     answer = names.named(b"devices/d1/command/response/c1")
-    assert (answer.plain, answer.address.what, answer.address.message_id) == (False, What.COMMAND_RESPONSE, "c1")
-    assert not names.named(b"gateway/d1/telemetry").plain
+    assert (answer.address.what, answer.address.message_id) == (What.COMMAND_RESPONSE, "c1")
+    assert names.named(b"gateway/d1/telemetry").address.gateway
+
+
+def test_a_topic_that_comes_but_once_takes_no_room():
+    names.named(b"devices/d1/command/response/c1")
+    assert not names.known
 
 
 @pytest.mark.parametrize("topic", [b"", b"devices/d1/nonsense", b"devices/\xff\xff", b"\xff"])

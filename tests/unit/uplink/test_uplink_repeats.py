@@ -243,7 +243,7 @@ def test_what_is_read_again_after_a_crash_is_what_it_was(log: list[Raw], sizes: 
             found = hear(table, log[ends[-1] : ends[-1] + size], ends[-1], small)
             assert found == expected[ends[-1] : ends[-1] + size]
             ends.append(ends[-1] + len(found))
-            versions.append({**versions[-1], **table.prepare().values})
+            versions.append({**versions[-1], **dict(table.prepare().items())})
         committed = data.draw(st.integers(0, len(ends) - 1), f"committed before crash {crash}")
         picks = {key: data.draw(st.integers(committed, len(ends) - 1), f"version of {key!r}") for key in versions[-1]}
         known = {key: versions[pick][key] for key, pick in picks.items() if key in versions[pick]}
@@ -300,7 +300,7 @@ def checkpoint(table: TablePartition[Heard]) -> dict[str, bytes | None]:
     """What it writes, all of which is durable at once."""
     prepared = table.prepare()
     table.written(prepared)
-    return prepared.values
+    return dict(prepared.items())
 
 
 def test_a_device_that_is_gone_is_forgotten_after_a_day_by_the_partitions_clock():
@@ -396,7 +396,7 @@ def test_forgetting_is_heard_by_nobody_also_over_crashes(log: list[Raw], sizes: 
             if data.draw(st.booleans(), f"checkpoint at {end}"):
                 changelog |= checkpoint(table)
                 begin = end
-        uncommitted += table.prepare().values.items()
+        uncommitted += table.prepare().items()
         changelog |= uncommitted[: data.draw(st.integers(0, len(uncommitted)), f"written before crash {crash}")]
         table = partition()
         for key, stored in changelog.items():
@@ -410,7 +410,7 @@ def test_forgetting_is_heard_by_nobody_also_over_crashes(log: list[Raw], sizes: 
 def test_another_life_begins_to_listen_anew():
     table = partition()
     hear(table, [Raw(sequence=1, packet_id=5)])
-    (key, data), (own, theirs) = sorted(table.prepare().values.items())
+    (key, data), (own, theirs) = sorted(table.prepare().items())
     assert (key, own) == (PARTITION, "d1")
     later = partition(Life(b"2" * 16))
     later.load(PARTITION, data)

@@ -44,7 +44,7 @@ class Plant:
 
     def restart(self):
         """Go on with what was stored."""
-        self.stored |= self.table.at(0).prepare().values
+        self.stored |= dict(self.table.at(0).prepare().items())
         part = self.table.partitions[0] = TablePartition(self.table, 0, LIFE)
         for key, data in self.stored.items():
             part.load(key, data)
