@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import logging
 import signal
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 import uvloop
 
-from tpstream.allocator import keep_little
+from tpstream import memory
 from tpstream.app import Services, app
 from tpstream.bus import connection
 from tpstream.bus.agent import Agent, check_partitions
@@ -47,9 +46,6 @@ T = TypeVar("T")
 AGENTS = {"process": ("decode", "windows", "rules", "downlink"), "store": ("store",)}
 """The modules in `agents/` that a role runs; a user's package adds its own."""
 
-GC_YOUNG = 100_000
-"""Objects made and not freed between two looks for garbage: a batch makes tens of thousands that live a moment."""
-
 STALLED_SECONDS = 60.0
 """A partition with lag that has not moved for so long turns /health red."""
 
@@ -68,8 +64,7 @@ def run(settings: Settings) -> None:
     if settings.roles == "process":  # now, rather than once Kafka has been waited for
         ports.check(settings.host, {"TPSTREAM_WEB_PORT": settings.web_port})
     connection.mend()
-    gc.set_threshold(GC_YOUNG, 50, 100)
-    keep_little()
+    memory.tune()
     uvloop.install()  # for the loop of Faust's consumer thread, too
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Worker(settings, settings.roles).run())

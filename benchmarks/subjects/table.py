@@ -13,6 +13,7 @@ import uvloop
 from benchmarks.readings import PARTITIONS
 from benchmarks.subjects.decoders import DECODERS
 from benchmarks.subjects.progress import Progress
+from tpstream import memory
 from tpstream.app import App, Services
 from tpstream.bus.batch import Batch
 from tpstream.bus.changelog import changelog_of
@@ -24,6 +25,8 @@ from tpstream.bus.topics import Topic
 from tpstream.settings import Settings
 
 GROUP = "bench-table"
+IN_MEMORY = 50_000
+"""Keys: the table is larger than memory."""
 
 
 class Sum(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -39,7 +42,7 @@ sums = Table("sums", Sum)
 
 async def main(bootstrap: str, topic: str, folder: str) -> None:
     """Until SIGTERM."""
-    settings = Settings(kafka=bootstrap, partitions=PARTITIONS, data_dir=Path(folder))
+    settings = Settings(kafka=bootstrap, partitions=PARTITIONS, data_dir=Path(folder), table_keys=IN_MEMORY)
     await provision(settings, changelogs=[changelog_of(GROUP, sums)])
     app, progress, decode = App(), Progress(), DECODERS["msgspec"]
 
@@ -74,6 +77,7 @@ async def main(bootstrap: str, topic: str, folder: str) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    memory.tune()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         uvloop.install()
         runner.run(main(*sys.argv[1:4]))

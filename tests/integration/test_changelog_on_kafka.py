@@ -134,7 +134,7 @@ async def test_an_owner_that_wakes_up_after_another_began_is_told_and_harms_noth
             await zombie.write(a=100, z=100)
         assert await read(settings, tmp_path / "c") == {}
         await successor.write(b=1)
-        assert successor.part.dirty == 2, "the keys that the stranger wrote are to be written again"
+        assert successor.part.waiting == 2, "the keys that the stranger wrote are to be written again"
         await successor.write(a=2)
         # Without them compaction would keep the stranger's word as the last one.
         log = await everything(settings)

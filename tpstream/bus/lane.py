@@ -30,7 +30,11 @@ from tpstream.errors import Full
 log = logging.getLogger(__name__)
 
 ROOM_SECONDS = 0.5
-"""Between two tries to hand rows to a sink that is full."""
+"""Between two tries to hand over what a batch did, where a sink or a table has no room."""
+
+MOST_HELD = 1.5
+"""How many keys may be changed and not yet on disk, in those that a table is to have in memory. At once as many a
+checkpoint is asked for, and while it is written the rest may change."""
 
 
 class Lane:
@@ -246,6 +250,11 @@ class Lane:
                         await self._room.wait()
 
     def _accept(self, agent: Agent, batch: Batch) -> None:
+        """Raises Full where something has no room before the next checkpoint; then what has been taken stays so."""
+        parts = [table.at(batch.partition) for table in agent.tables]
+        for part in parts:
+            if part.held > part.bound * MOST_HELD:
+                raise Full(f"table {part.table.name}, partition {part.partition}: {part.held} keys are not on disk yet")
         if batch.outgoing:
             self.sink.add(batch.outgoing, (), agent.name)
             batch.outgoing = []
@@ -255,10 +264,9 @@ class Lane:
             batch.rows.pop(0)
             if sink.pending >= self.services.settings.store_rows:
                 self.full.set()
-        for table in agent.tables:
-            part = table.at(batch.partition)
+        for part in parts:
             part.accept()
-            if part.is_crowded:
+            if part.waiting >= part.bound:
                 self.full.set()
         self._done(agent, batch)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from tpstream.bus import stored
@@ -59,13 +60,15 @@ class TablePartition(Generic[V]):
         self.cells: dict[str, Cell] = {}
         """The keys in memory. For hot paths; all others use the methods."""
         self._disk = disk
-        self._bound = bound
+        self.bound = bound
+        """Keys to be in memory."""
         self._trim_at = bound
         """Keys in memory above which it is worth while to look for some that can go."""
         self._sparse = False
         """Whether the disk may know keys that are not in memory."""
         self._undo: list[Before] = []
         self._dirty: list[Cell] = []
+        self._writing = 0
         self._timers = Timers(self.cell, table.due)
         self._copy = table.copy
         if disk is not None:
@@ -216,14 +219,14 @@ class TablePartition(Generic[V]):
     # What the lane and the checkpoint call.
 
     @property
-    def dirty(self) -> int:
+    def waiting(self) -> int:
         """How many keys the next checkpoint will write."""
         return len(self._dirty)
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether as many keys wait for a checkpoint as are to be in memory: none of those can leave it before."""
-        return len(self._dirty) >= self._bound
+    def held(self) -> int:
+        """How many keys cannot leave memory: those, and those that the checkpoint in hand writes."""
+        return len(self._dirty) + self._writing
 
     def accept(self) -> None:
         """The batch is done: its writes belong to the next checkpoint."""
@@ -236,9 +239,8 @@ class TablePartition(Generic[V]):
         self._undo.clear()
         self.serial += 1
         if len(self.cells) > self._trim_at and self._disk is not None:
-            self._trim()
-            # What could not go now will not before the next checkpoint: no look at all keys for every batch until then.
-            self._trim_at = len(self.cells) + self._bound // 10
+            # If none could go now, none will before the next checkpoint: no look for every batch until then.
+            self._trim_at = len(self.cells) + (0 if self._trim() else self.bound // 10)
 
     def undo(self) -> None:
         """The batch failed: put back every value as it was before it."""
@@ -277,10 +279,12 @@ class TablePartition(Generic[V]):
         for cell in written:
             cell.writing = cell.stored = True
         self._dirty = []
+        self._writing = len(written)
         return Prepared(written, values)
 
     def take_back(self, prepared: Prepared) -> None:
         """What a checkpoint had prepared and could not finish belongs to the next one."""
+        self._writing = 0
         for cell in prepared.cells:
             cell.writing = False
             if not cell.dirty:
@@ -289,7 +293,8 @@ class TablePartition(Generic[V]):
 
     def written(self, prepared: Prepared) -> None:
         """What a checkpoint had prepared is on disk."""
-        self._trim_at = self._bound
+        self._trim_at = self.bound
+        self._writing = 0
         for cell in prepared.cells:
             cell.writing = False
 
@@ -352,19 +357,25 @@ class TablePartition(Generic[V]):
             cell.armed = due  # `_open`, or `_trim`, has set its timer there
         self.arm(cell)  # else it is in memory alone, or due by another rule than it was stored by
 
-    def _trim(self) -> None:
-        """Let keys go that no batch has used lately and that are on disk as they are here."""
-        allowed = self._bound * 9 // 10
-        for key in list(self.cells):
-            if len(self.cells) <= allowed:
-                return
-            cell = self.cells[key]
+    def _trim(self) -> int:
+        """Let keys go that no batch has used lately and that are on disk as they are here; how many.
+
+        Each has a second chance: who was used comes last in line. No more are looked at than twice those to go.
+        """
+        cells, gone = self.cells, 0
+        excess = len(cells) - self.bound * 9 // 10
+        for key in list(islice(cells, 2 * excess)):
+            if gone == excess:
+                break
+            cell = cells.pop(key)
             if cell.used or cell.dirty or cell.writing:
                 cell.used = False
+                cells[key] = cell
                 continue
             if cell.value is not None and self.table.due is not None:
                 at = self.table.due(cell.value)
                 if (NEVER if at is None else at) != cell.armed and at is not None:
                     self._timers.remind(at, key)  # where `_fill` will take it to be
             self._sparse = True
-            del self.cells[key]
+            gone += 1
+        return gone

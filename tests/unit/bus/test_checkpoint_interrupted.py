@@ -168,7 +168,7 @@ async def test_a_checkpoint_ends_where_its_partitions_are_let_go_between_two_of_
     bench.changelogs.epochs[1] = 1
     bench.checkpoint.states[1] = other
     held = asyncio.create_task(bench.checkpoint.take())
-    while first.dirty:
+    while first.waiting:
         await asyncio.sleep(0)
     bench.checkpoint.let_go()
     with pytest.raises(Superseded):
@@ -204,7 +204,7 @@ async def test_a_partition_goes_on_while_another_is_cut_and_both_are_whole(bench
         progress.done["count"], progress.committed = 2, 0
     bench.write("a", 1)
     held = asyncio.create_task(bench.checkpoint.take())
-    while bench.table.at(0).dirty:
+    while bench.table.at(0).waiting:
         await asyncio.sleep(0)
     for part in (bench.table.at(0), later):  # one is cut already, the other is not
         part.put("b", Count(2), Position(LIFE, part.partition, 2))
