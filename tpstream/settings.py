@@ -75,7 +75,7 @@ class Settings:
     checkpoint_ms: int = _setting(1_000, "Milliseconds between checkpoints of the role process")
     table_keys: int = _setting(200_000, "Keys of a table that one worker keeps in memory; the others are on its disk")
     store_ms: int = _setting(500, "Milliseconds after which the store's batch is written at the latest")
-    store_rows: int = _setting(100_000, "Rows at which the store's batch is written at once")
+    store_rows: int = _setting(50_000, "Rows at which the store's batch is written at once")
     fetch_wait_ms: int = _setting(200, "Milliseconds that Kafka may hold a fetch that has nothing to bring")
     linger_ms: int = _setting(
         20, "Milliseconds at least between two requests of one process to Kafka while records flow"

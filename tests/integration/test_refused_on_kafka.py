@@ -88,6 +88,30 @@ async def test_records_too_large_for_their_topic_are_dead_letters_and_all_others
     assert "its max.message.bytes is 10000; have the agent send less, or raise it by" in one.detail
 
 
+async def test_an_agent_whose_topic_refuses_most_is_stopped_and_its_input_waits(apache: Kafka) -> None:
+    settings = apache.settings()
+    app = App()
+    source, out = app.topic("mass.in.v1", bytes), app.topic("mass.out.v1", bytes)
+
+    @app.batch_agent(source)
+    async def copy_mass(batch: Batch) -> None:
+        for record in batch:
+            batch.send(out, record.value, key="d", position=batch.position(record), timestamp=record.timestamp)
+
+    await provision(settings, users=tuple(app.topics.values()), wait=20)
+    await limit(settings, out.name, 1_000)
+    await publish(settings, source.name, records([b"%04d" % n + b"x" * 2_000 for n in range(1_000)]))
+    async with running(settings, "mass", app) as runner:
+        await until(lambda: bool(runner.lane.stopped) and runner.lag() == 0)
+        assert "more than half of what it sends is refused, last: topic mass.out.v1" in runner.lane.stopped["copy_mass"]
+        await publish(settings, source.name, records([b"later"] * 30))
+        await until(lambda: runner.lag() == 30)
+        await asyncio.sleep(2)  # two checkpoints
+        assert runner.lag() == 30
+    assert len(await letters(settings, "copy_mass")) == 1_000, "each, and nothing of what came later"
+    assert await stored(settings, out.name) == []
+
+
 async def test_a_record_of_a_time_that_its_topic_does_not_take_is_a_dead_letter(apache: Kafka) -> None:
     settings = apache.settings()
     app, seen = App(), []

@@ -38,6 +38,8 @@ class Condition:
     """Why it was stopped by a mass of errors; empty: it was not."""
     recent: deque[tuple[int, bool]] = field(default_factory=deque)
     """Of the last records since a poison one: how many, and whether they were poison."""
+    done: int = 0
+    """Records since it was last heard what topics had refused."""
 
     def remember(self, count: int, *, poison: bool) -> None:
         """So many records more were done, or were poison."""
@@ -49,6 +51,23 @@ class Condition:
             total -= self.recent.popleft()[0]
         if not any(bad for _, bad in self.recent):
             self.recent.clear()
+
+    def refused(self, count: int) -> None:
+        """Topics will never take so many of the records that were sent for those done."""
+        total, self.done = max(self.done, count), 0
+        share = min(1.0, WATCHED / total)
+        self.remember(round(count * share), poison=True)
+        self.remember(round((total - count) * share), poison=False)
+
+    def is_mass(self) -> bool:
+        """Whether so many of the last records were poison that all of a topic's may be."""
+        return self.poisoned() >= WATCHED // 2
+
+    def stop(self, agent: str, reason: str) -> None:
+        """Have the agent take no batch any more."""
+        if not self.stopped:
+            self.stopped = reason
+            log.error("%s STOPPED, its partitions are held: %s", agent, reason)
 
     def poisoned(self) -> int:
         """How many of the last records were poison."""
@@ -80,6 +99,8 @@ class Attempts:
 
     async def run(self, topic: Topic[Any], records: Sequence[Record]) -> None:
         """Hand records to the agent until they are done or dead letters; only cancellation ends it early."""
+        if self.condition.stopped:
+            await self._hold()
         failure: BaseException | None = None
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -142,6 +163,7 @@ class Attempts:
                 metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
                 return error
             else:
+                condition.done += len(records)
                 condition.remember(len(records), poison=False)
                 metrics.BATCHES.labels(agent.name).inc()
                 metrics.MESSAGES.labels(agent.name).inc(len(records))
@@ -151,10 +173,11 @@ class Attempts:
     async def _bury(self, topic: Topic[Any], record: Record, failure: BaseException) -> None:
         """Send a poison record to the dead letters, unless they become a mass: then the agent stops."""
         agent, condition = self.agent, self.condition
-        if condition.poisoned() >= WATCHED // 2:
-            condition.stopped = f"more than half of its last {WATCHED} records failed, last: {one_line(failure)}"
-            log.error("%s STOPPED, its partitions are held: %s", agent.name, condition.stopped)
-            await asyncio.Event().wait()  # until the worker is restarted
+        if condition.is_mass():
+            condition.stop(
+                agent.name, f"more than half of its last {WATCHED} records failed, last: {one_line(failure)}"
+            )
+            await self._hold()
         condition.remember(1, poison=True)
         metrics.DEAD_LETTERS.labels(agent.name, "agent").inc()
         log.error("%s: record %d of %s-%d goes to the dead letters: %s",
@@ -162,6 +185,11 @@ class Attempts:
         batch = self._batch(agent, topic, self.partition, [record])
         batch.dead_letter(*_letter(batch, agent, record, failure))
         await self._accept(agent, batch)
+
+    @staticmethod
+    async def _hold() -> None:
+        """Until the worker is restarted."""
+        await asyncio.Event().wait()
 
     def _undo(self) -> None:
         """Put the agent's tables back to where they were before the batch in hand."""

@@ -209,6 +209,14 @@ class Lane:
                     return
                 await attempts.run(topic, records[start : start + agent.at_once])
 
+    def refused(self, agent: str, count: int, why: str) -> None:
+        """So many records that an agent sent will never be taken; a mass of them stops it, as a mass of errors does."""
+        condition = self._conditions.get(agent)
+        if condition is not None:
+            condition.refused(count)
+            if condition.is_mass():
+                condition.stop(agent, f"more than half of what it sends is refused, last: {why}")
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task that ends otherwise than by `drain` would leave its partition standing still in silence."""
         if task.cancelled():

@@ -97,7 +97,16 @@ async def limit_of(bootstrap: str, refused: Refused) -> str:
     return ""
 
 
-def letter_of(bootstrap: str, refused: Refused, limit: str) -> tuple[Outgoing, Sender] | None:
+class Letter(NamedTuple):
+    """A dead letter to be sent."""
+
+    record: Outgoing
+    sender: Sender
+    why: str
+    """Why what it is of was refused; empty: it is of a dead letter."""
+
+
+def letter_of(bootstrap: str, refused: Refused, limit: str) -> Letter | None:
     """The record for the dead-letter topic that a refused one becomes; the same one, however often it is refused.
 
     A dead letter that is refused itself is cut and sent once more. None: it was; it ends in the log.
@@ -109,12 +118,14 @@ def letter_of(bootstrap: str, refused: Refused, limit: str) -> tuple[Outgoing, S
         if again is None:
             log.error("a dead letter of %s is lost: %s", sender.agent, _why(bootstrap, refused, limit))
             return None
-        letter, last = again, True
+        letter, last, why = again, True, ""
     else:
-        letter, last = _letter(sender.agent, refused, _why(bootstrap, refused, limit)), False
+        why = _why(bootstrap, refused, limit)
+        letter, last = _letter(sender.agent, refused, why), False
         metrics.DEAD_LETTERS.labels(sender.agent, "agent").inc()
     data = topics.dead_letters.encode(letter)
-    return Outgoing(topics.dead_letters.name, None, letter.device.encode(), data, (), now), Sender(sender.agent, last)
+    record = Outgoing(topics.dead_letters.name, None, letter.device.encode(), data, (), now)
+    return Letter(record, Sender(sender.agent, last), why)
 
 
 def _letter(agent: str, refused: Refused, why: str) -> DeadLetter:

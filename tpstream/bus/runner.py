@@ -64,6 +64,7 @@ class Runner:
         self.faust = LaneApp(group, self.settings, web_port=web_port)
         topic_sink = TopicSink(producer)
         self.lane = Lane(agents, services, topic_sink, pause=self.faust.pause_lane, resume=self.faust.resume_lane)
+        topic_sink.on_refused = self.lane.refused
         tables = tuple({table.name: table for agent in agents for table in agent.tables}.values())
         self.changelogs = Changelogs(self.settings.bootstrap, producer, group, tables)
         self.checkpoint = Checkpoint(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tpstream.bus.batch import Outgoing
@@ -11,6 +12,9 @@ from tpstream.bus.refused import Sender, letter_of, limit_of
 from tpstream.errors import Full
 
 log = logging.getLogger(__name__)
+
+OnRefused = Callable[[str, int, str], None]
+"""Told of an agent how many of its records topics will never take, and why the last of them."""
 
 LETTER_TRIES = 2
 """Of a dead letter: whole, and cut where the dead-letter topic refuses it."""
@@ -27,6 +31,7 @@ class TopicSink:
     def __init__(self, producer: Any, limit_bytes: int = 64_000_000) -> None:
         self.producer = producer
         self.limit_bytes = limit_bytes
+        self.on_refused: OnRefused = lambda agent, count, why: None
 
     def add(self, rows: Sequence[Outgoing], positions: Sequence[Any], agent: str = "") -> None:
         """Hand the records of this agent to the producer. Full when too much is not yet acknowledged."""
@@ -50,10 +55,17 @@ class TopicSink:
                     limits[kind] = await limit_of(producer.bootstrap, refused)
             # From here to the letters' being added without an await: a checkpoint may be given up at any.
             taken = producer.take_refused()
+            why: dict[str, str] = {}
+            counts: Counter[str] = Counter()
             for refused in taken:
                 limit = limits.get((refused.topic, type(refused.error)), "")
                 if (letter := letter_of(producer.bootstrap, refused, limit)) is not None:
-                    producer.add_all([letter[0]], letter[1])
+                    producer.add_all([letter.record], letter.sender)
+                    if letter.why:
+                        counts[letter.sender.agent] += 1
+                        why[letter.sender.agent] = letter.why
+            for agent, count in counts.items():
+                self.on_refused(agent, count, why[agent])
             if taken:
                 topics = ", ".join(sorted({refused.topic for refused in taken}))
                 log.error("%d records go to the dead letters, as %s will never take them", len(taken), topics)

@@ -11,6 +11,7 @@ import pytest
 
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Handler
+from tpstream.bus.attempt import Condition
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life
@@ -146,3 +147,42 @@ async def test_a_drain_is_no_failure() -> None:
     await one.drain(0.01)
     await asyncio.sleep(0)
     assert not one.failed.is_set()
+
+
+async def test_an_agent_of_which_topics_refuse_most_takes_no_more() -> None:
+    one, sent = lane(copy)
+    offer(one, *[b"%d" % n for n in range(1_000)])
+    progress = one.progress[topics.uplink_raw.name, 0]
+    async with asyncio.timeout(5):
+        while progress.acknowledged() < 1_000:
+            await asyncio.sleep(0)
+    one.refused("agent", 499, "too large")
+    assert not one.stopped
+    one.refused("agent", 1, "too large, too")
+    assert one.stopped == {"agent": "more than half of what it sends is refused, last: too large, too"}
+    records: Any = [FakeRecord(b"later", 1_000, 1_000, b"d", ())]
+    one.offer(topics.uplink_raw.name, 0, records)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (len(sent.rows), progress.acknowledged()) == (1_000, 1_000), "it waits for a restart"
+    await one.drain(1.0)
+
+
+@pytest.mark.parametrize(
+    ("each_time", "stops"),
+    [
+        ([(1_000, 499)], False),
+        ([(1_000, 500)], True),
+        ([(100_000, 4_000)], False),  # more than a thousand, but one in 25
+        ([(100, 60)] * 8, False),
+        ([(100, 60)] * 9, True),
+        ([(10_000_000, 400), (1_000, 900)], True),  # what was long ago does not count
+        ([(1, 5_000)], True),  # many of one record
+    ],
+)
+def test_what_is_refused_is_weighed_against_what_was_done(each_time: list[tuple[int, int]], stops: bool) -> None:
+    condition = Condition()
+    for done_, refused in each_time:
+        condition.done += done_
+        condition.refused(refused)
+    assert condition.is_mass() is stops
