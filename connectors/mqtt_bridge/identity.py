@@ -14,9 +14,9 @@ SETTING = "TPSTREAM_TRUSTED_IDENTITY"
 PREFIX = "up/"
 """What a broker's plug-in puts before the device number and the topic."""
 
+# Asked of every publish, nearly always about what was asked before.
 address = lru_cache(maxsize=100_000)(dialects.address)
 valid_number = lru_cache(maxsize=100_000)(dialects.valid_number)
-"""Asked of every publish."""
 
 _OF_WAY = {WayIn.ENDPOINT: ("login", "topic"), WayIn.BROKER: ("prefix", "topic")}
 _KNOWN = ("login", "prefix", "topic", "envelope")

@@ -81,15 +81,15 @@ class LaneAssignor(PartitionAssignor):  # type: ignore[misc]
         # The one step between dealing and telling that Faust lets a subclass take.
         groups: dict[Any, list[str]] = {}
         for topic in partitions_by_topic:
-            held = tuple((member, frozenset(one.actives.get(topic, ()))) for member, one in assignments.items())
-            groups.setdefault(held, []).append(topic)
+            dealt = tuple((member, frozenset(one.actives.get(topic, ()))) for member, one in assignments.items())
+            groups.setdefault(dealt, []).append(topic)
         for topics in groups.values():
             # Who does not subscribe to a topic is dealt none of it.
             members = [m for m, one in assignments.items() if topics[0] in one.actives or topics[0] in one.standbys]
             actives = {m: set(assignments[m].actives.get(topics[0], ())) for m in members}
             standbys = {m: set(assignments[m].standbys.get(topics[0], ())) for m in members}
-            before = {m: set(self._held.get(m, {}).get(topics[0], ())) for m in members}
-            even_out(actives, standbys, before)
+            held = {m: set(self._held.get(m, {}).get(topics[0], ())) for m in members}
+            even_out(actives, standbys, held)
             for member in members:
                 for topic in topics:
                     assignments[member].actives[topic] = sorted(actives[member])

@@ -25,7 +25,33 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 WATCHED = 1_000
-"""Of this many records, more than half poison stops the agent instead of emptying the topic."""
+"""Of this many records half poison, or refused, stop the agent instead of emptying the topic."""
+
+
+class Recent:
+    """The last WATCHED of something, of which some were bad. Nothing is counted while none was."""
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[int, int]] = deque()
+        """How many, and how many of these were bad; the oldest first."""
+
+    def add(self, count: int, bad: int = 0) -> None:
+        """So many more."""
+        if not bad and not self._counts:
+            return
+        if count > WATCHED:
+            count, bad = WATCHED, round(bad * WATCHED / count)
+        self._counts.append((count, bad))
+        total = sum(n for n, _ in self._counts)
+        while total - self._counts[0][0] >= WATCHED:
+            total -= self._counts.popleft()[0]
+        if not any(n for _, n in self._counts):
+            self._counts.clear()
+
+    @property
+    def is_mass(self) -> bool:
+        """Whether so many of the last were bad that all may be."""
+        return 2 * sum(n for _, n in self._counts) >= WATCHED
 
 
 @dataclass(slots=True)
@@ -36,42 +62,16 @@ class Condition:
     """For which part that is away it waits; empty: for none."""
     stopped: str = ""
     """Why it was stopped by a mass of errors; empty: it was not."""
-    recent: deque[tuple[int, bool]] = field(default_factory=deque)
-    """Of the last records since a poison one: how many, and whether they were poison."""
-    done: int = 0
-    """Records since it was last heard what topics had refused."""
-
-    def remember(self, count: int, *, poison: bool) -> None:
-        """So many records more were done, or were poison."""
-        if not poison and not self.recent:
-            return  # nothing to weigh against
-        self.recent.append((count, poison))
-        total = sum(n for n, _ in self.recent)
-        while total - self.recent[0][0] >= WATCHED:
-            total -= self.recent.popleft()[0]
-        if not any(bad for _, bad in self.recent):
-            self.recent.clear()
-
-    def refused(self, count: int) -> None:
-        """Topics will never take so many of the records that were sent for those done."""
-        total, self.done = max(self.done, count), 0
-        share = min(1.0, WATCHED / total)
-        self.remember(round(count * share), poison=True)
-        self.remember(round((total - count) * share), poison=False)
-
-    def is_mass(self) -> bool:
-        """Whether so many of the last records were poison that all of a topic's may be."""
-        return self.poisoned() >= WATCHED // 2
+    failed: Recent = field(default_factory=Recent)
+    """Records, and which of them were poison."""
+    refused: Recent = field(default_factory=Recent)
+    """Records that it sent, and which of them their topics will never take."""
 
     def stop(self, agent: str, reason: str) -> None:
         """Have the agent take no batch any more."""
         if not self.stopped:
             self.stopped = reason
             log.error("%s STOPPED, its partitions are held: %s", agent, reason)
-
-    def poisoned(self) -> int:
-        """How many of the last records were poison."""
-        return sum(n for n, bad in self.recent if bad)
 
 
 class Attempts:
@@ -163,8 +163,7 @@ class Attempts:
                 metrics.HANDLER_ERRORS.labels(agent.name, "error").inc()
                 return error
             else:
-                condition.done += len(records)
-                condition.remember(len(records), poison=False)
+                condition.failed.add(len(records))
                 metrics.BATCHES.labels(agent.name).inc()
                 metrics.MESSAGES.labels(agent.name).inc(len(records))
                 metrics.HANDLER_SECONDS.labels(agent.name).observe(time.perf_counter() - began)
@@ -173,12 +172,10 @@ class Attempts:
     async def _bury(self, topic: Topic[Any], record: Record, failure: BaseException) -> None:
         """Send a poison record to the dead letters, unless they become a mass: then the agent stops."""
         agent, condition = self.agent, self.condition
-        if condition.is_mass():
-            condition.stop(
-                agent.name, f"more than half of its last {WATCHED} records failed, last: {one_line(failure)}"
-            )
+        if condition.failed.is_mass:
+            condition.stop(agent.name, f"half of its last {WATCHED} records failed, last: {one_line(failure)}")
             await self._hold()
-        condition.remember(1, poison=True)
+        condition.failed.add(1, bad=1)
         metrics.DEAD_LETTERS.labels(agent.name, "agent").inc()
         log.error("%s: record %d of %s-%d goes to the dead letters: %s",
                   agent.name, record.offset, topic.name, self.partition, one_line(failure))  # fmt: skip

@@ -21,8 +21,6 @@ from aiokafka.errors import CorruptRecordException
 class _Lean(PartitionRecords):  # type: ignore[misc]
     """The records of one answer to a fetch, of one partition. Transactions are not looked at."""
 
-    next_fetch_offset: int
-
     @classmethod
     def of(cls, records: PartitionRecords) -> _Lean:
         records._records_iterator = None  # it and what made it hold each other, and megabytes of bytes
@@ -40,18 +38,34 @@ class _Lean(PartitionRecords):  # type: ignore[misc]
     def __iter__(self) -> Iterator[Any]:
         return self._records_iterator  # type: ignore[no-any-return]  # itself would be a call more for each record
 
+    # Where it stands is kept in a list that the iterator has, too, so that the two do not hold each other: what is
+    # dropped half read, as partitions come and go, would stay until garbage is looked for.
+
+    @property
+    def next_fetch_offset(self) -> int:
+        return self._next[0]
+
+    @next_fetch_offset.setter
+    def next_fetch_offset(self, offset: int) -> None:
+        self._next = [offset]
+
     def _unpack_records(self) -> Iterator[Any]:
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            if not batch.is_control_batch:
-                for record in batch:
-                    offset = record.offset
-                    if offset >= self.next_fetch_offset:  # a batch is answered whole, whatever was asked for
-                        self.next_fetch_offset = offset + 1
-                        yield record
-            self.next_fetch_offset = batch.next_offset
+        return _unpacked(self._records, self._next, self._check_crcs, self._tp)
+
+
+def _unpacked(records: Any, next_offset: list[int], check_crcs: bool, place: TopicPartition) -> Iterator[Any]:
+    """The records from `next_offset[0]` on, which is kept behind the last one that was given."""
+    while records.has_next():
+        batch = records.next_batch()
+        if check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {place}")
+        if not batch.is_control_batch:
+            for record in batch:
+                offset = record.offset
+                if offset >= next_offset[0]:  # a batch is answered whole, whatever was asked for
+                    next_offset[0] = offset + 1
+                    yield record
+        next_offset[0] = batch.next_offset
 
 
 class _Results(dict[TopicPartition, Any]):

@@ -19,7 +19,7 @@ from typing import Any
 
 from tpstream.bus import topics
 from tpstream.bus.agent import AT_ONCE, Agent, Services
-from tpstream.bus.attempt import Attempts, Condition, one_line
+from tpstream.bus.attempt import WATCHED, Attempts, Condition, one_line
 from tpstream.bus.batch import Batch, Record
 from tpstream.bus.position import NO_LIFE, Life
 from tpstream.bus.progress import Place, Progress
@@ -56,7 +56,7 @@ class Lane:
         self.life: Life = NO_LIFE
         self.progress: dict[Place, Progress] = {}
         self.full = asyncio.Event()
-        """Set when a sink is full: a checkpoint is wanted now."""
+        """Set when a sink or a table is full: a checkpoint is wanted now."""
         self.failure = ""
         """Why a partition stands still that nothing would move again; empty: none does."""
         self.failed = asyncio.Event()
@@ -134,7 +134,7 @@ class Lane:
         tasks = list(self._tasks.values())
         for (name, _), task in self._tasks.items():
             if name in self.stopped or name in self.waiting:
-                task.cancel()  # it waits, perhaps for ever, and has done nothing
+                task.cancel()  # it waits, perhaps for ever; what a stopped one has in hand comes again
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=patience)
             for task in late:
@@ -209,13 +209,13 @@ class Lane:
                     return
                 await attempts.run(topic, records[start : start + agent.at_once])
 
-    def refused(self, agent: str, count: int, why: str) -> None:
-        """So many records that an agent sent will never be taken; a mass of them stops it, as a mass of errors does."""
+    def settled(self, agent: str, sent: int, refused: int, why: str) -> None:
+        """Of so many records that an agent sent topics took all but these; a mass of them stops it, as of errors."""
         condition = self._conditions.get(agent)
         if condition is not None:
-            condition.refused(count)
-            if condition.is_mass():
-                condition.stop(agent, f"more than half of what it sends is refused, last: {why}")
+            condition.refused.add(sent, refused)
+            if condition.refused.is_mass:
+                condition.stop(agent, f"half of the last {WATCHED} records that it sent are refused, last: {why}")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task that ends otherwise than by `drain` would leave its partition standing still in silence."""
@@ -245,7 +245,7 @@ class Lane:
         return Batch(topic, partition, records, self.life, agent.name, self.services)
 
     async def accept(self, agent: Agent, batch: Batch) -> None:
-        """Take over all that a handler did, as one; waits for room in the sinks first."""
+        """Take over all that a handler did, as one; waits for room in the sinks and tables first."""
         while True:
             try:
                 self._accept(agent, batch)
@@ -274,9 +274,11 @@ class Lane:
                 self.full.set()
         for part in parts:
             part.accept()
+        self._done(agent, batch)
+        for part in parts:
+            part.trim()
             if part.waiting >= part.bound:
                 self.full.set()
-        self._done(agent, batch)
 
     def _done(self, agent: Agent, batch: Batch) -> None:
         progress = self.progress.get((batch.topic.name, batch.partition))
@@ -300,7 +302,7 @@ class Lane:
             self._resume(*place)
 
     async def made_room(self) -> None:
-        """A checkpoint is done: whoever waited for room in a sink tries again."""
+        """A checkpoint is done: whoever waited for room tries again."""
         self.full.clear()
         async with self._room:
             self._room.notify_all()

@@ -22,7 +22,7 @@ async def read_to_end(
 ) -> AsyncIterator[tuple[TopicPartition, list[Any]]]:
     """Lists of records of each partition from its offset on, until the end as of the call.
 
-    `bare`: records that do not say of which topic they are, for half the price (`tpstream.bus.fetched`).
+    `bare`: records that do not say of which topic they are, for half the price (measured; `tpstream.bus.fetched`).
     An offset that is no longer there (or not yet: a new life) counts as the earliest.
     Raises Unavailable if Kafka does not answer for `patience` seconds.
     """

@@ -55,6 +55,8 @@ class Sender(NamedTuple):
     """Who sent a record, and so that it may be given up: it is the record's token in the producer."""
 
     agent: str
+    turn: int = 0
+    """Between which flushes it was sent."""
     last: bool = False
     """Of what is a dead letter's last try: if that is refused, too, it is lost."""
 
@@ -125,7 +127,7 @@ def letter_of(bootstrap: str, refused: Refused, limit: str) -> Letter | None:
         metrics.DEAD_LETTERS.labels(sender.agent, "agent").inc()
     data = topics.dead_letters.encode(letter)
     record = Outgoing(topics.dead_letters.name, None, letter.device.encode(), data, (), now)
-    return Letter(record, Sender(sender.agent, last), why)
+    return Letter(record, sender._replace(last=last), why)
 
 
 def _letter(agent: str, refused: Refused, why: str) -> DeadLetter:

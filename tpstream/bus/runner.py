@@ -64,7 +64,7 @@ class Runner:
         self.faust = LaneApp(group, self.settings, web_port=web_port)
         topic_sink = TopicSink(producer)
         self.lane = Lane(agents, services, topic_sink, pause=self.faust.pause_lane, resume=self.faust.resume_lane)
-        topic_sink.on_refused = self.lane.refused
+        topic_sink.on_settled = self.lane.settled
         tables = tuple({table.name: table for agent in agents for table in agent.tables}.values())
         self.changelogs = Changelogs(self.settings.bootstrap, producer, group, tables)
         self.checkpoint = Checkpoint(
@@ -185,10 +185,10 @@ class Runner:
             await self._hand_over(self.settings.session_timeout / 3)
 
     async def _finish(self, checkpoints: asyncio.Task[None]) -> None:
+        if self.assigned:
+            await self._hand_over(4.0)  # meanwhile checkpoints go on: a batch may wait for the room that one makes
         self.checkpoint.stopping = True
         self.lane.full.set()
-        if self.assigned:
-            await self._hand_over(4.0)
         await asyncio.wait([checkpoints], timeout=0.5)
         checkpoints.cancel()
 

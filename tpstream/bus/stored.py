@@ -30,11 +30,11 @@ OWNER = b"\x00owner"
 _HEAD = struct.Struct("<BQq16s")
 _STAMP = struct.Struct("<BQ")
 CURRENT = bytes([FORMAT])
-"""How a value of this format begins,"""
+"""The first byte of a value of this format."""
 HEAD_BYTES = _HEAD.size
-"""how long its head is,"""
+"""Of this format."""
 unpack_stamp = _STAMP.unpack_from
-"""and what reads its stamp, as the second of two."""
+"""Format and stamp of a value of this format. For recovery, which reads millions; all others take `stamp_of`."""
 _OLD = b"\x94\x01"
 """How format 1 begins: msgpack's array of four, (1, life, marks, value)."""
 _FORMATS = 32

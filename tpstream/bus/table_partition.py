@@ -69,6 +69,7 @@ class TablePartition(Generic[V]):
         self._undo: list[Before] = []
         self._dirty: list[Cell] = []
         self._writing = 0
+        """Keys that the checkpoint in hand writes and that have not changed since."""
         self._timers = Timers(self.cell, table.due)
         self._copy = table.copy
         if disk is not None:
@@ -225,7 +226,7 @@ class TablePartition(Generic[V]):
 
     @property
     def held(self) -> int:
-        """How many keys cannot leave memory: those, and those that the checkpoint in hand writes."""
+        """How many keys are not on disk as they are here: those, and those that the checkpoint in hand writes."""
         return len(self._dirty) + self._writing
 
     def accept(self) -> None:
@@ -236,11 +237,16 @@ class TablePartition(Generic[V]):
             if not cell.dirty:
                 cell.dirty = True
                 dirty.append(cell)
+                self._writing -= cell.writing
         self._undo.clear()
         self.serial += 1
+
+    def trim(self) -> None:
+        """After a batch: if there are too many keys in memory, let some go."""
         if len(self.cells) > self._trim_at and self._disk is not None:
             # If none could go now, none will before the next checkpoint: no look for every batch until then.
-            self._trim_at = len(self.cells) + (0 if self._trim() else self.bound // 10)
+            patience = 0 if self._trim() else self.bound // 10
+            self._trim_at = max(self.bound, len(self.cells) + patience)
 
     def undo(self) -> None:
         """The batch failed: put back every value as it was before it."""
@@ -305,6 +311,7 @@ class TablePartition(Generic[V]):
         if not cell.dirty:
             cell.dirty = True
             self._dirty.append(cell)
+            self._writing -= cell.writing
 
     def load(self, key: str, data: bytes | None) -> None:
         """Take a stored value into memory; None: deleted."""

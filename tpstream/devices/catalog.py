@@ -164,6 +164,7 @@ class Catalog:
             self._devices.pop(number, None)
         else:
             # The same text as key and in the value, of each of many devices.
+            self._devices.pop(number, None)
             self._devices[device.device if device.device == number else number] = device
         if before == device:
             return False

@@ -42,9 +42,9 @@ def named(topic: bytes) -> Named | None:
     where = address(topic.decode(errors="replace"))
     if where is None:
         return None
-    if len(known) >= NAMES:
-        known.clear()
     found = Named(where, topic)
     if not where.message_id:  # else it is not seen again
+        if len(known) >= NAMES:
+            known.clear()
         known[topic] = found
     return found

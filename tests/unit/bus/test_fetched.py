@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -79,3 +82,17 @@ def test_only_the_topics_named_are_lean() -> None:
         assert type(results[PLACE]._partition_records) is kind
     results[PLACE] = error = object()
     assert results[PLACE] is error
+
+
+@pytest.mark.parametrize("read", [0, 2, 5])
+def test_what_is_dropped_half_read_goes_at_once(read: int) -> None:
+    """They hold megabytes: garbage is looked for seldom."""
+    gc.disable()
+    try:
+        lean = _Lean.of(records(answer(2, 3), 0))
+        assert [record.offset for record in islice(lean, read)] == list(range(read))
+        gone = weakref.ref(lean)
+        del lean
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -11,7 +11,7 @@ import pytest
 
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Handler
-from tpstream.bus.attempt import Condition
+from tpstream.bus.attempt import Recent
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life
@@ -156,10 +156,10 @@ async def test_an_agent_of_which_topics_refuse_most_takes_no_more() -> None:
     async with asyncio.timeout(5):
         while progress.acknowledged() < 1_000:
             await asyncio.sleep(0)
-    one.refused("agent", 499, "too large")
+    one.settled("agent", 1_000, 499, "too large")
     assert not one.stopped
-    one.refused("agent", 1, "too large, too")
-    assert one.stopped == {"agent": "more than half of what it sends is refused, last: too large, too"}
+    one.settled("agent", 1_000, 500, "too large, too")
+    assert one.stopped == {"agent": "half of the last 1000 records that it sent are refused, last: too large, too"}
     records: Any = [FakeRecord(b"later", 1_000, 1_000, b"d", ())]
     one.offer(topics.uplink_raw.name, 0, records)
     for _ in range(20):
@@ -169,20 +169,21 @@ async def test_an_agent_of_which_topics_refuse_most_takes_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("each_time", "stops"),
+    ("each_time", "mass"),
     [
         ([(1_000, 499)], False),
         ([(1_000, 500)], True),
         ([(100_000, 4_000)], False),  # more than a thousand, but one in 25
         ([(100, 60)] * 8, False),
         ([(100, 60)] * 9, True),
+        ([(100, 40)] * 100, False),
         ([(10_000_000, 400), (1_000, 900)], True),  # what was long ago does not count
-        ([(1, 5_000)], True),  # many of one record
+        ([(1, 1)] * 499 + [(1_000, 0)], False),
+        ([(1, 1)] * 500, True),
     ],
 )
-def test_what_is_refused_is_weighed_against_what_was_done(each_time: list[tuple[int, int]], stops: bool) -> None:
-    condition = Condition()
-    for done_, refused in each_time:
-        condition.done += done_
-        condition.refused(refused)
-    assert condition.is_mass() is stops
+def test_a_mass_is_half_of_the_last_thousand(each_time: list[tuple[int, int]], mass: bool) -> None:
+    recent = Recent()
+    for count, bad in each_time:
+        recent.add(count, bad)
+    assert recent.is_mass is mass

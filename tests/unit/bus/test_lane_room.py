@@ -89,9 +89,47 @@ def test_of_many_keys_no_more_stay_in_memory_than_are_held_and_the_bound(tmp_pat
         for n in range(first, first + 100):
             part.put(f"k{n}", Seen(n))
         part.accept()
+        part.trim()
         assert len(part.cells) <= 310
         prepared = part.prepare()
         state.write(LIFE, {"seen": prepared}, {})
         part.written(prepared)
     assert part["k0"] == Seen(0)
+    state.close()
+
+
+def test_a_key_that_changes_while_it_is_written_is_held_once(tmp_path: Path) -> None:
+    """Else a table whose keys all fit in memory would have the lane wait for each checkpoint."""
+    state = PartitionState(tmp_path / "0")
+    part = TablePartition(Table("seen", Seen), 0, LIFE, state, 100)
+    keys = [f"k{n}" for n in range(90)]
+    for turn in range(3):
+        for key in keys:
+            part.put(key, Seen(turn))
+        part.accept()
+        if turn == 0:
+            prepared = part.prepare()
+    part.write_again(keys[0])
+    assert (part.waiting, part.held) == (90, 90)
+    part.written(prepared)
+    assert (part.waiting, part.held) == (90, 90)
+    prepared = part.prepare()
+    part.put(keys[0], Seen(9))
+    part.accept()
+    assert (part.waiting, part.held) == (1, 90)
+    part.take_back(prepared)
+    assert (part.waiting, part.held) == (90, 90)
+    state.close()
+
+
+def test_a_partition_that_is_only_read_stays_within_its_bound(tmp_path: Path) -> None:
+    state = PartitionState(tmp_path / "0")
+    state.write(LIFE, {"seen": {"k": b"?"}}, {})
+    part = TablePartition(Table("seen", Seen), 0, LIFE, state, 100)
+    for first in range(0, 20_000, 50):
+        for n in range(first, first + 50):
+            assert part.get(f"absent{n}") is None
+        part.accept()
+        part.trim()
+        assert len(part.cells) <= 260
     state.close()

@@ -156,6 +156,28 @@ async def test_the_sink_makes_dead_letters_that_are_as_durable_as_the_rest(limit
     assert (sink.pending, sink.producer.buffered_bytes) == (0, 0)
 
 
+async def test_what_was_refused_is_weighed_against_what_was_sent_before_the_flush(limits: list[str]) -> None:
+    """What is sent while a flush goes on is settled by the next, though it may be refused in this one."""
+    log, told = Log(1_000), []
+    sink = TopicSink(producer(log))
+    sink.on_settled = lambda *said: told.append(said[:3])
+
+    def send(agent: str, *sizes: int) -> None:
+        sink.add([Outgoing("t", 0, b"d", b"y" * size, (), 1) for size in sizes], (), agent)
+
+    send("mixer", 1, 950, 1)
+    send("other", 1)
+    flushing = asyncio.create_task(sink.flush())
+    await asyncio.sleep(0)
+    send("mixer", 950, 950, 1, 1, 1)
+    await flushing
+    assert told == [("mixer", 3, 1), ("other", 1, 0)]
+    told.clear()
+    await sink.flush()
+    assert told == [("mixer", 5, 2)]
+    assert len(letters(log)) == 3
+
+
 async def test_a_record_of_a_time_that_its_topic_does_not_take_is_a_dead_letter() -> None:
     log = Log(BATCH)
     log.latest = 2_000_000_000_000

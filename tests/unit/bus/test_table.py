@@ -323,6 +323,7 @@ def test_keys_leave_memory_and_come_back(tmp_path: Path) -> None:
     for n in range(1_000):
         part.put(f"k{n}", Value(n), at(n))
         part.accept()
+        part.trim()
         if n % 10 == 0:
             prepared = part.prepare()
             state.write(LIFE, {"values": prepared}, {})
@@ -408,9 +409,11 @@ def test_a_rule_that_changes_between_two_versions_leaves_no_key_without_a_timer(
     part = TablePartition(table(after), 0, LIFE, state, bound=2)
     due = part.due(min(before, after) * 1_000 - 1)  # looks at some of them, and they leave memory again
     part.accept()
+    part.trim()
     for _ in range(3):
         part.put("other", Value(1 << 50))
         part.accept()
+        part.trim()
         prepared = part.prepare()
         state.write(LIFE, {"values": prepared}, {})
         part.written(prepared)
@@ -429,7 +432,8 @@ def test_keys_that_come_back_from_disk_by_a_later_rule_are_due_once_more(tmp_pat
     part = TablePartition(Table("values", Value, due=lambda value: value.n + 9_000), 0, LIFE, state, bound=0)
     assert part.due(5_000) == []  # by the earlier rule it was due
     for _ in range(2):
-        part.accept()  # it leaves memory, unwritten
+        part.accept()
+        part.trim()  # it leaves memory, unwritten
         part.written(part.prepare())
     assert not part.cells
     assert part.get("a") == Value(0)
