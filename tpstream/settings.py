@@ -81,7 +81,7 @@ class Settings:
         20, "Milliseconds at least between two requests of one process to Kafka while records flow"
     )
     lane_records: int = _setting(20_000, "Records buffered per partition before its fetching pauses")
-    lane_bytes: int = _setting(2_000_000, "Bytes of memory that records take per partition before its fetching pauses")
+    lane_bytes: int = _setting(1_500_000, "Bytes of memory that records take per partition before its fetching pauses")
     handler_seconds: float = _setting(60.0, "Seconds that one batch may take in a handler")
     retention_days: float = _setting(0.0, "Points older than this go to tp.late.v1 only; 0: kept for ever")
     clock_ahead_hours: float = _setting(24.0, "Points further ahead than this are dead letters `clock`")

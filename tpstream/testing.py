@@ -67,7 +67,7 @@ def batch_of(
     """A batch of records made by hand (raw records, say); its tables get that partition, empty."""
     for table in tables:
         table.partitions.setdefault(partition, TablePartition(table, partition, LIFE))
-    return Batch(topic, partition, records, LIFE, "test", services)
+    return Batch(topic, partition, records, LIFE, "test", services, tables=tables)
 
 
 def sent(batch: Batch, topic: Topic[V], kind: Kind = Kind.PUBLISH) -> list[V]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sysconfig
 import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tpstream.bus.agent import Agent
@@ -24,6 +26,9 @@ from tpstream.observability import metrics
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+_LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_NOT_THEIRS = (*_LIBRARIES, str(Path(__file__).parents[1]), "<")
+"""How the files of libraries, of this package, and of what is in no file begin."""
 WATCHED = 1_000
 """Of this many records half poison, or refused, stop the agent instead of emptying the topic."""
 
@@ -219,12 +224,13 @@ def _letter(batch: Batch, agent: Agent, record: Record, failure: BaseException) 
 
 
 def one_line(error: BaseException | None) -> str:
-    """An exception as one line for a person: what, and where in whose code."""
+    """An exception as one line for a person: what, and where in their own code, if it is in that."""
     if error is None:
         return ""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and not error.args:
         return "the handler hung beyond TPSTREAM_HANDLER_SECONDS"
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename.rsplit('/', 2)[-1]}:{frames[-1].lineno}" if frames else ""
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)] or frames
+    where = f" at {own[-1].filename.rsplit('/', 2)[-1]}:{own[-1].lineno}" if own else ""
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}{where}"

@@ -8,7 +8,7 @@ lane hands the records over again.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -73,6 +73,8 @@ class Batch:
     """What the worker gives to its handlers; of tpstream's own worker: `tpstream.app.Services`."""
     outgoing: list[Outgoing] = field(default_factory=list)
     rows: list[tuple[Sink, Any, Sequence[Position]]] = field(default_factory=list)
+    tables: Collection[Any] = ()
+    """The tables that its agent declares: what is written to others could not be undone."""
     _foreign: int = -1
     """What stands for the raw partition in positions of records that come from elsewhere; -1: not computed yet."""
 

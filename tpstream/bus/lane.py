@@ -242,7 +242,7 @@ class Lane:
 
     def _batch(self, agent: Agent, topic: Topic[Any], partition: int, records: Sequence[Any]) -> Batch:
         """A fresh batch over these records, with nothing done yet."""
-        return Batch(topic, partition, records, self.life, agent.name, self.services)
+        return Batch(topic, partition, records, self.life, agent.name, self.services, tables=agent.tables)
 
     async def accept(self, agent: Agent, batch: Batch) -> None:
         """Take over all that a handler did, as one; waits for room in the sinks and tables first."""

@@ -49,7 +49,12 @@ class Table(Generic[V]):
         self._encode = msgspec.msgpack.Encoder().encode
 
     def of(self, batch: Batch) -> TablePartition[V]:
-        """The partition of the batch. Raises TpstreamError where it is not assigned here."""
+        """The partition of the batch. Raises TpstreamError where its agent does not declare the table."""
+        if self not in batch.tables:
+            raise TpstreamError(
+                f"table {self.name}: agent {batch.agent} does not declare it; add `tables=({self.name},)` to its "
+                f"`@app.batch_agent(…)`, and in a test to `make_batch(…)`"
+            )
         return self.at(batch.partition)
 
     def at(self, partition: int) -> TablePartition[V]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Handler
-from tpstream.bus.attempt import Recent
+from tpstream.bus.attempt import Recent, one_line
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life
+from tpstream.bus.topics import uplink_telemetry
 from tpstream.errors import Rejected, Unavailable
 from tpstream.settings import Settings
 from tpstream.testing import FakeRecord
@@ -187,3 +189,39 @@ def test_a_mass_is_half_of_the_last_thousand(each_time: list[tuple[int, int]], m
     for count, bad in each_time:
         recent.add(count, bad)
     assert recent.is_mass is mass
+
+
+def read_json() -> None:
+    json.loads("{oops")
+
+
+def encode_wrongly() -> None:
+    uplink_telemetry.encode(object())
+
+
+def time_out() -> None:
+    raise TimeoutError("no answer from the plant")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (read_json, "JSONDecodeError: Expecting property name enclosed in double quotes"),
+        (encode_wrongly, "TypeError: "),
+        (time_out, "TimeoutError: no answer from the plant"),
+    ],
+)
+def test_an_error_is_said_with_the_line_of_the_handler_and_not_of_a_library(wrong: Any, said: str) -> None:
+    try:
+        wrong()
+    except Exception as error:
+        line = one_line(error)
+    assert line.startswith(said)
+    assert line.endswith(f" at test_lane_failures.py:{wrong.__code__.co_firstlineno + 1}")
+
+
+async def test_an_error_without_a_line_is_said_without() -> None:
+    with pytest.raises(TimeoutError) as hung:
+        await asyncio.wait_for(asyncio.Event().wait(), 0)
+    assert one_line(hung.value) == "the handler hung beyond TPSTREAM_HANDLER_SECONDS"
+    assert one_line(ValueError("two\nlines")) == "ValueError: two"

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tpstream.bus import topics
 from tpstream.bus.position import Life, Position
 from tpstream.bus.state import PartitionState
 from tpstream.bus.stored import NEVER
 from tpstream.bus.table import Table
 from tpstream.bus.table_partition import TablePartition, Unstorable
 from tpstream.errors import TpstreamError
+from tpstream.testing import make_batch
 
 LIFE = Life(bytes(16))
 OTHER = Life(bytes([1] * 16))
@@ -438,3 +440,12 @@ def test_keys_that_come_back_from_disk_by_a_later_rule_are_due_once_more(tmp_pat
     assert not part.cells
     assert part.get("a") == Value(0)
     assert part.due(10_000) == ["a"]
+
+
+def test_a_table_that_its_agent_does_not_declare_is_named_with_what_to_do() -> None:
+    table, other = Table("counts", Value), Table("others", Value)
+    batch = make_batch(topics.uplink_telemetry, [], tables=[table])
+    assert table.of(batch).get("k") is None
+    other.partitions[0] = TablePartition(other, 0, LIFE)  # another agent of the worker has it
+    with pytest.raises(TpstreamError, match=r"table others: agent test does not declare it; add `tables=\(others,\)`"):
+        other.of(batch)
