@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from parts.kafka import Kafka
+from parts.lane import publish
+
+from tpstream.app import App
+from tpstream.bus.provision import provision
 
 pytestmark = pytest.mark.kafka
 
@@ -62,10 +69,20 @@ def test_a_device_that_cannot_be_is_refused(kafka: Kafka, arguments: tuple[str, 
 
 
 def test_topics_are_listed_with_their_true_ends_and_followed(kafka: Kafka) -> None:
+    see_topics(kafka)
+
+
+@pytest.mark.apache
+def test_topics_are_listed_and_followed_on_apache_kafka(apache: Kafka) -> None:
+    see_topics(apache)
+
+
+def see_topics(kafka: Kafka) -> None:
     run(kafka, "devices", "add", *(f"cli-t{n}" for n in range(3)))
     ends = json.loads(run(kafka, "topics", "--json").stdout)
     assert len(ends["tp.uplink.raw.v1"]) == 8
     end = ends["tp.config.devices.v1"]["0"]
+    assert re.search(r"^tp\.uplink\.raw\.v1 +8 ", run(kafka, "topics").stdout, re.MULTILINE)
 
     done = run(kafka, "topics", "--tail", "config.devices", "--last", "2", "--once", "--json")
     records = [json.loads(line) for line in done.stdout.splitlines()]
@@ -74,11 +91,41 @@ def test_topics_are_listed_with_their_true_ends_and_followed(kafka: Kafka) -> No
         (end - 1, "cli-t2", "cli-t2"),
     ]
     assert "cli-t2" in run(kafka, "topics", "--tail", "tp.config.devices.v1", "--last", "1", "--once").stdout
+    empty = run(kafka, "topics", "--tail", "tp.dlq.v1", "--last", "0", "--once")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "")
     unknown = run(kafka, "topics", "--tail", "gossip")
     assert (unknown.returncode, unknown.stderr) == (
         2,
         "tpstream: there is no topic 'gossip'; `tpstream topics` lists them\n",
     )
+
+
+@pytest.mark.apache
+async def test_topics_of_others_are_listed_and_shown_as_they_are(apache: Kafka) -> None:
+    settings, name, app = apache.settings(), "pumps.totals.v1", App()
+    users = app.topic(name, bytes, partitions=1), app.topic("_own", bytes, partitions=1)
+    await provision(settings, users=users, wait=20)
+    values = [b'{"litres": 3}', "drei \u00e4".encode(), b"\x00\xff"]
+    now = time.time_ns() // 1_000_000
+    await publish(settings, name, [("pump-4", value, now) for value in values])
+    await publish(settings, "_own", [("k", b"1", now)])
+    consumer = AIOKafkaConsumer("_own", bootstrap_servers=apache.bootstrap, group_id="cli-other")
+    await consumer.start()  # has the broker make __consumer_offsets
+    await consumer.stop()
+
+    ends = await asyncio.to_thread(lambda: json.loads(run(apache, "topics", "--json").stdout))
+    assert (ends[name], ends["_own"]) == ({"0": 3}, {"0": 1})
+    assert not [internal for internal in ends if internal.startswith("__")]
+    internal = await asyncio.to_thread(run, apache, "topics", "--tail", "__consumer_offsets", "--once")
+    assert (internal.returncode, internal.stderr) == (0, "")
+    for short in (name, "pumps.totals"):
+        tailed = await asyncio.to_thread(run, apache, "topics", "--tail", short, "--once", "--json")
+        shown = [json.loads(line) for line in tailed.stdout.splitlines()]
+        assert [(one["key"], one["kind"], one["value"]) for one in shown] == [
+            ("pump-4", "", {"litres": 3}),
+            ("pump-4", "", "drei \u00e4"),
+            ("pump-4", "", "0x00ff"),
+        ]
 
 
 def test_following_a_topic_shows_what_comes_and_ends_with_ctrl_c(kafka: Kafka) -> None:

@@ -1,10 +1,10 @@
-"""`tpstream topics`: the Kafka topics of tpstream, and what goes by on one."""
+"""`tpstream topics`: the topics of the Kafka broker, and what goes by on one."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from tpstream.bus import topics as declared
 from tpstream.bus.envelope import header
+from tpstream.bus.provision import connect
 from tpstream.cli import output
 from tpstream.cli.context import json_option, pass_settings
 from tpstream.devices.journal import REMEDY, reach, reason
@@ -25,7 +26,9 @@ SECONDS = 15.0
 
 
 @click.command()
-@click.option("--tail", metavar="NAME", help="Follow a topic; `windows` is short for tp.windows.v1.")
+@click.option(
+    "--tail", metavar="NAME", help="Follow a topic; `windows` is short for tp.windows.v1, `pumps` for pumps.v1."
+)
 @click.option(
     "--last", default=10, show_default=True, type=click.IntRange(0), help="Records per partition to begin with."
 )
@@ -33,7 +36,10 @@ SECONDS = 15.0
 @json_option
 @pass_settings
 def topics(settings: Settings, tail: str | None, last: int, once: bool, as_json: bool) -> None:
-    """The topics with their partitions and end offsets; follow one with --tail until Ctrl+C."""
+    """The topics with their partitions and end offsets; follow one with --tail until Ctrl+C.
+
+    Kafka's own, whose names begin with __, are left out of the list.
+    """
     if tail is None:
         asyncio.run(_list(settings, as_json))
     else:
@@ -43,7 +49,9 @@ def topics(settings: Settings, tail: str | None, last: int, once: bool, as_json:
 async def _list(settings: Settings, as_json: bool) -> None:
     async with _consumer(settings) as consumer:
         ends: dict[str, dict[int, int]] = {}
-        for place, end in (await _ends(consumer, _ours(await consumer.topics()))).items():
+        existing = await _existing(settings)
+        places = [place for name, some in existing.items() if not name.startswith("__") for place in some]
+        for place, end in (await _ends(consumer, places)).items():
             ends.setdefault(place.topic, {})[place.partition] = end
     if as_json:
         output.as_json(
@@ -61,8 +69,8 @@ async def _list(settings: Settings, as_json: bool) -> None:
 
 async def _tail(settings: Settings, short: str, last: int, once: bool, as_json: bool) -> None:
     async with _consumer(settings) as consumer:
-        name = _named(short, _ours(await consumer.topics()))
-        ends = await _ends(consumer, {name})
+        existing = await _existing(settings)
+        ends = await _ends(consumer, existing[_named(short, existing)])
         for place, end in ends.items():
             consumer.seek(place, max(0, end - last))
         while True:
@@ -95,12 +103,25 @@ async def _consumer(settings: Settings) -> AsyncIterator[Any]:
         await consumer.stop()
 
 
-async def _ends(consumer: Any, names: set[str]) -> dict[Any, int]:
+async def _existing(settings: Settings) -> dict[str, list[Any]]:
+    """The partitions of each topic that has some, from the broker: a consumer knows only those of its own topics."""
+    admin = await connect(settings.bootstrap, SECONDS)
+    try:
+        found = await admin.describe_topics()
+    finally:
+        await admin.close()
+    places = {
+        topic["topic"]: [aiokafka.TopicPartition(topic["topic"], one["partition"]) for one in topic["partitions"]]
+        for topic in found
+    }
+    return {name: some for name, some in places.items() if some}
+
+
+async def _ends(consumer: Any, places: list[Any]) -> dict[Any, int]:
     """The end of each partition: the high watermark of a fetch near the end.
 
     ListOffsets alone is too low on the embedded broker where the last batch holds several records.
     """
-    places = [aiokafka.TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()]
     if not places:
         return {}
     consumer.assign(places)
@@ -112,11 +133,7 @@ async def _ends(consumer: Any, names: set[str]) -> dict[Any, int]:
     return {place: consumer.highwater(place) for place in places}
 
 
-def _ours(existing: set[str]) -> set[str]:
-    return {name for name in existing if name.startswith(("tp.", "tpstream-"))}
-
-
-def _named(short: str, existing: set[str]) -> str:
+def _named(short: str, existing: Container[str]) -> str:
     """The topic meant by `uplink.raw`, `tp.uplink.raw` or the whole name."""
     found = next((name for name in (short, f"tp.{short}.v1", f"{short}.v1") if name in existing), None)
     if found is None:
