@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from parts.supervised import PARTS, Up, alive
@@ -95,6 +96,18 @@ def test_a_part_whose_settings_are_wrong_is_not_tried_again(up: Callable[..., Up
     assert one.end() == 2
     assert re.search(r"a setting is wrong\ntpstream: worker cannot start \(exit code 2\)", one.said)
     assert one.pids() == {}
+
+
+def test_an_application_that_cannot_be_applied_shows_only_what_this_run_said(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    (tmp_path / "app.toml").write_text("name = 3\n")
+    (tmp_path / "data/log").mkdir(parents=True)
+    (tmp_path / "data/log/apply.log").write_text("an earlier apply\n")
+    one = up(app=tmp_path)
+    assert one.end() == 2
+    assert "app.toml" in one.said
+    assert "an earlier apply" not in one.said
 
 
 def test_what_will_not_stop_is_killed_and_all_ends_in_time(up: Callable[..., Up]) -> None:

@@ -22,12 +22,16 @@ class LogFile:
         self.path = path
         self.old = path.with_name(path.name + ".1")
         self._largest = largest
+        self._began: int | None = None  # where this run's lines begin; None before the first `open`
 
     def open(self) -> BinaryIO:
         """The file for a new process to append to."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.bound()
-        return self.path.open("ab")
+        file = self.path.open("ab")
+        if self._began is None:
+            self._began = file.tell()
+        return file
 
     def bound(self) -> None:
         """Put the file aside if it is too large."""
@@ -38,12 +42,14 @@ class LogFile:
             return
         shutil.copyfile(self.path, self.old)
         os.truncate(self.path, 0)
+        if self._began is not None:
+            self._began = 0
 
     def tail(self, lines: int = 10) -> list[str]:
-        """The last lines, without blank ones."""
+        """The last lines that were written since the first `open`, without blank ones."""
         try:
             with self.path.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 16_000))
+                file.seek(max(self._began or 0, file.seek(0, os.SEEK_END) - 16_000))
                 text = file.read().decode(errors="replace")
         except OSError:
             return []

@@ -107,6 +107,33 @@ def test_a_log_is_bounded_while_it_is_written_to(tmp_path: Path) -> None:
     assert log.old.read_bytes() == b"old\n" * 30
 
 
+def test_a_tail_is_of_this_run_and_of_all_its_processes(tmp_path: Path) -> None:
+    path = tmp_path / "part.log"
+    with LogFile(path).open() as file:
+        file.write(b"an earlier run\n")
+    log = LogFile(path, largest=60)
+    assert log.tail() == ["an earlier run"], "nothing is begun yet"
+    for text in (b"first\n", b"second\n"):
+        with log.open() as file:
+            file.write(text)
+    assert log.tail() == ["first", "second"]
+    with log.open() as file:
+        file.write(b"long\n" * 10)
+    log.bound()  # puts the file aside: what is in it now is all of this run
+    with log.open() as file:
+        file.write(b"third\n")
+    assert log.tail() == ["third"]
+
+
+def test_a_log_put_aside_as_a_run_begins_leaves_a_tail(tmp_path: Path) -> None:
+    path = tmp_path / "part.log"
+    path.write_bytes(b"old\n" * 30)
+    log = LogFile(path, largest=100)
+    with log.open() as file:
+        file.write(b"new\n")
+    assert log.tail() == ["new"]
+
+
 def test_no_log_has_no_tail(tmp_path: Path) -> None:
     assert LogFile(tmp_path / "none.log").tail() == []
 
