@@ -77,11 +77,8 @@ PAGES = [ROOT / "README.md", GREENHOUSE / "README.md", *sorted((ROOT / "docs").r
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere_and_every_setting_exists(page: Path) -> None:
-    text = page.read_text()
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / link).exists(), link
-    named = set(re.findall(r"TPSTREAM_([A-Z][A-Z_]*[A-Z])\b(?!_|…|\*)", text))
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"TPSTREAM_([A-Z][A-Z_]*[A-Z])\b(?!_|…|\*)", page.read_text()))
     assert {name.lower() for name in named} - {"debug", "log"} <= {field.name for field in fields(Settings)}
 
 
@@ -130,20 +127,13 @@ def test_the_rule_is_one_on_that_window(declared: App) -> None:
     assert (rule.on_clear.command, msgspec.json.decode(rule.on_clear.params)) == ("fan", {"on": False})
 
 
-async def test_the_agent_passes_the_test_that_the_readme_gives_it(declared: App) -> None:
-    agent = run("agent")
-    assert list(declared.agents) == ["dew_point"]
-    test = run("test")
-    test["dew_point"] = agent["dew_point"]
-    await test["test_dew_point"]()
-
-
 async def test_the_agent_makes_nothing_of_what_it_made(declared: App) -> None:
     from tpstream import topics
     from tpstream.messages import Point, Telemetry
     from tpstream.testing import FakeRecord, batch_of, make_batch
 
     agent = run("agent")["dew_point"]
+    assert list(declared.agents) == ["dew_point"]
     points = (Point("temperature", 0, 25.0), Point("humidity", 0, 50.0))
     first = make_batch(topics.uplink_telemetry, [Telemetry("d", points)])
     await agent(first)
