@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tpstream.cli.context import app_option
 from tpstream.errors import ConfigurationError
 from tpstream.settings import Settings
 
@@ -39,11 +40,9 @@ EXAMPLE = Path("examples/greenhouse")
 
 @click.command()
 @click.option("--simulate", is_flag=True, help="Add a fleet of simulated greenhouses.")
-@click.option(
-    "--app",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="The application to apply and run.  [--simulate: the greenhouse example]",
+@app_option(
+    "The application to apply and run.  [--simulate: the greenhouse example]",
+    click.Path(path_type=Path, file_okay=False),
 )
 @click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of ./var.")
 @click.option(

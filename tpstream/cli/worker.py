@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import click
 
-from tpstream.cli.context import pass_settings
+from tpstream.cli.context import app_option, pass_settings
 from tpstream.embedded.lock import refuse_beside_up
 from tpstream.errors import ConfigurationError
 from tpstream.settings import Settings
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.2
 
 @click.command()
 @click.option("--roles", help="process, store, or both.  [default: TPSTREAM_ROLES]")
-@click.option("--app", metavar="DIR", help="The application whose Python is imported.  [default: TPSTREAM_APP]")
+@app_option("The application whose Python is imported.  [default: TPSTREAM_APP]")
 @pass_settings
 def worker(settings: Settings, roles: str | None, app: str | None) -> None:
     """Run the agents: decode, windows, rules and downlink (role process), and store.

@@ -78,6 +78,27 @@ def test_what_is_wrong_with_a_command_line_is_one_line(
     assert (out, err) == ("", f"{line}\n")
 
 
+@pytest.mark.parametrize("command", ["up", "worker"])
+def test_two_applications_with_python_are_refused_rather_than_one_forgotten(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.run([command, "--app", "/gone-a", "--app", "/gone-b"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("tpstream: --app is given 2 times, but one worker runs one application's Python; put ")
+    assert "`tpstream apply DIR`" in err
+    assert err.count("\n") == 1
+
+
+def test_one_application_is_taken_and_none_leaves_the_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TPSTREAM_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TPSTREAM_APP", "/gone-set")
+    for arguments, folder in ((["--app", "/gone-a"], "/gone-a"), ([], "/gone-set")):
+        assert entry.run(["up", *arguments]) == 2
+        assert f"{folder} is no application" in capsys.readouterr().err
+
+
 def test_a_wrong_setting_is_named_but_help_still_comes() -> None:
     done = run("settings", TPSTREAM_MQTT_PORT="x")
     assert (done.returncode, done.stdout) == (2, "")
