@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from parts.kafka import Kafka
+from parts.kafka import Kafka, free_port
 from parts.lane import publish
 
 from tpstream.app import App
 from tpstream.bus.provision import provision
+from tpstream.observability.announce import announce
 
 pytestmark = pytest.mark.kafka
 
@@ -31,9 +32,9 @@ def environ(kafka: Kafka, **more: Any) -> dict[str, str]:
     return clean | kafka.settings(**more).environ()
 
 
-def run(kafka: Kafka, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(kafka: Kafka, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], env=environ(kafka), capture_output=True, text=True, timeout=60, check=False
+        [*COMMAND, *arguments], env=environ(kafka, **more), capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -167,6 +168,46 @@ def test_apply_says_what_it_did_and_json_says_it_to_programs(kafka: Kafka, tmp_p
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"tpstream: {tmp_path}/profiles/cli.yaml:2: field device: is unknown")
     assert refused.stderr.count("\n") == 1
+
+
+def test_apply_says_where_its_python_does_not_run_or_that_it_does_not_know(kafka: Kafka, tmp_path: Path) -> None:
+    folder, data = tmp_path / "app", tmp_path / "data"
+    (folder / "cli_python").mkdir(parents=True)
+    (folder / "cli_python/__init__.py").write_text("")
+    (folder / "app.toml").write_text('name = "cli-python"\npackage = "cli_python"\n')
+    done = run(kafka, "apply", str(folder), data_dir=data)
+    assert done.returncode == 0
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith(f"  no running worker is found under {data}, so whether its Python (version ")
+    assert "set TPSTREAM_DATA_DIR to the workers' folder" in said
+    assert f"`tpstream up --app {folder}`" in said
+
+    announce(data, "process", free_port())  # does not answer
+    assert "Python" not in run(kafka, "apply", str(folder), data_dir=data).stdout
+    report = tmp_path / "health"
+    report.write_text(json.dumps({"ok": True, "life": "00"}))
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as worker:
+        try:
+            announce(data, "process", port)
+            deadline = time.monotonic() + 10
+            while "does not run yet in: process; start again with" not in (
+                said := run(kafka, "apply", str(folder), data_dir=data).stdout
+            ):
+                assert time.monotonic() < deadline, said
+            told = json.loads(run(kafka, "apply", str(folder), "--json", data_dir=data).stdout)
+            assert (told["workers"], told["stale_workers"]) == (["process"], ["process"])
+        finally:
+            worker.kill()
+
+
+def test_an_application_without_python_needs_no_worker_to_be_found(kafka: Kafka, tmp_path: Path) -> None:
+    (tmp_path / "app.toml").write_text('name = "cli-yaml"\n')
+    assert "worker" not in run(kafka, "apply", str(tmp_path)).stdout
 
 
 @pytest.mark.parametrize("arguments", [("devices", "list"), ("topics",)])

@@ -38,13 +38,21 @@ def apply(settings: Settings, directory: Path, check: bool, as_json: bool) -> No
             click.echo(f"{found.name}: all is well ({', '.join(f'{kind} {n}' for kind, n in counts.items())})")
         return
     changes = asyncio.run(publish.apply(settings, directory))
-    stale = processes.other_packages(settings, changes.app, changes.package) if changes.package else []
+    none = processes.Workers([], [])
+    workers = processes.workers(settings, changes.app, changes.package) if changes.package else none
     if as_json:
-        output.as_json({**msgspec.to_builtins(changes), "nothing": changes.nothing, "stale_workers": stale})
+        found_workers = {"workers": workers.found, "stale_workers": workers.stale}
+        output.as_json({**msgspec.to_builtins(changes), "nothing": changes.nothing, **found_workers})
         return
     click.echo(str(changes))
-    if stale:
+    start = f"`tpstream up --app {shlex.quote(str(directory))}` (or `tpstream worker --app …`)"
+    if changes.package and not workers.found:
         click.echo(
-            f"  its Python (version {changes.package}) does not run yet in: {', '.join(stale)}; start again with "
-            f"`tpstream up --app {shlex.quote(str(directory))}` (or `tpstream worker --app …`)"
+            f"  no running worker is found under {settings.data_dir.absolute()}, so whether its Python (version "
+            f"{changes.package}) runs is not known; set TPSTREAM_DATA_DIR to the workers' folder, or start {start}"
+        )
+    elif workers.stale:
+        click.echo(
+            f"  its Python (version {changes.package}) does not run yet in: {', '.join(workers.stale)}; "
+            f"start again with {start}"
         )

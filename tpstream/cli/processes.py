@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tpstream.cli.http import request
+from tpstream.cli.worker import ROLES
 from tpstream.errors import Unavailable
 from tpstream.observability.announce import announced
 from tpstream.settings import Settings
@@ -31,6 +32,17 @@ def answers(settings: Settings) -> list[Answer]:
     return found
 
 
-def other_packages(settings: Settings, app: str, version: str) -> list[str]:
-    """The workers that run another version of an application's Python, or do not run it."""
-    return [one.name for one in answers(settings) if "app" in one.report and one.report["app"] != f"{app}@{version}"]
+class Workers(NamedTuple):
+    """The workers that were found, and those of them that run another version of an application's Python, or none."""
+
+    found: list[str]
+    stale: list[str]
+
+
+def workers(settings: Settings, app: str, version: str) -> Workers:
+    """The workers that announced themselves in the data folder; one that does not answer is not called stale."""
+    found = [one for one in answers(settings) if one.name in ROLES]
+    answered = [one for one in found if "life" in one.report]
+    return Workers(
+        [one.name for one in found], [one.name for one in answered if one.report.get("app") != f"{app}@{version}"]
+    )

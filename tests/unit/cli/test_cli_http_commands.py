@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tpstream.cli import entry, send
+from tpstream.cli import entry, processes, send
 from tpstream.observability.announce import announce
+from tpstream.settings import Settings
 
 Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 
@@ -189,6 +190,20 @@ def test_health_is_well_only_if_every_part_of_every_process_is(
     server.answer = lambda *_: (503, {"ok": False, "kafka": {"ok": False, "detail": "away"}})
     assert entry.run(["health"]) == 1
     assert "NO" in capsys.readouterr().out
+
+
+def test_workers_that_run_other_python_or_none_are_stale_and_who_is_silent_is_not_called_so(
+    server: Server, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert processes.workers(settings, "a", "1") == ([], [])
+    announce(tmp_path, "bridge", server.port)
+    announce(tmp_path, "store", 1)  # does not answer
+    assert processes.workers(settings, "a", "1") == (["store"], [])
+    announce(tmp_path, "process", server.port)
+    for running, stale in (({"app": "a@1"}, []), ({"app": "a@2"}, ["process"]), ({}, ["process"])):
+        server.answer = lambda *_, running=running: (503, {"ok": False, "life": "00", **running})
+        assert processes.workers(settings, "a", "1") == (["process", "store"], stale)
 
 
 @pytest.mark.parametrize("arguments", [["health"], ["send", "d1", "fan"], ["sql", "SELECT 1"]])
