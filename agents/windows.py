@@ -75,7 +75,7 @@ async def fold_windows(batch: Batch) -> None:
             state = cell.value
             if state is None:
                 state = cell.value = begun(timestamp, definitions)
-            folded = fold(state, message.points, timestamp, definitions)
+            folded = fold(state, message.points, timestamp, definitions, clock)
             if folded is not NOTHING:
                 look = min(look, here.take(record, cell, folded, clock))
     except msgspec.DecodeError as error:

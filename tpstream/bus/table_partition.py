@@ -81,7 +81,8 @@ class TablePartition(Generic[V]):
         """The value of a key, or None."""
         cell = self.cells.get(key)
         if cell is None:
-            if not self._sparse and type(key) is str:
+            if not self._sparse:
+                self._check(key)
                 return None  # nor is it on disk; there is nothing to keep in memory
             cell = self.cell(key)
         cell.used = True
@@ -150,13 +151,25 @@ class TablePartition(Generic[V]):
         cell = self.cells.get(key)
         if cell is not None:
             return cell
-        if type(key) is not str:
-            raise TpstreamError(f"table {self.table.name}: a key is {type(key).__name__} {key!r:.40}, not str")
+        self._check(key)
         cell = Cell(key)
         if self._sparse and self._disk is not None and (data := self._disk.get(self.table.name, key)) is not None:
             self._fill(cell, data)
         self.cells[key] = cell
         return cell
+
+    def _check(self, key: str) -> None:
+        """Raises TpstreamError for what can be no key."""
+        if type(key) is not str:
+            raise TpstreamError(f"table {self.table.name}: a key is {type(key).__name__} {key!r:.40}, not str")
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise TpstreamError(
+                f"table {self.table.name}: the key {key!r:.60} is no text: it has half a pair"
+            ) from None
+        if key.startswith("\0"):  # tpstream's own, in the changelog and on disk
+            raise TpstreamError(f"table {self.table.name}: the key {key!r:.60} begins with a zero character")
 
     @staticmethod
     def folded(cell: Cell, position: Position) -> bool:

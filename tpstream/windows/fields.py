@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,10 @@ from tpstream.windows.definition import Window
 
 if TYPE_CHECKING:
     from tpstream.bus.topics import Topic
+
+
+BEYOND = 10**14
+"""No time is so far ahead, ms: the year 5138, as for telemetry (docs/protocol.md)."""
 
 
 class OneField:
@@ -27,7 +31,7 @@ class OneField:
         names = {"value": key}
         namespace: dict[str, Any] = {}
         if time:
-            fields.append(("time", int | None, None))
+            fields.append(("time", Annotated[int, msgspec.Meta(ge=0, lt=BEYOND)] | None, None))
             names["time"] = time
         else:
             namespace["time"] = None
@@ -52,8 +56,10 @@ class ManyFields:
         ts = message.get(self._time) if self._time else None
         if ts is None:
             ts = timestamp
-        elif type(ts) is not int:
-            raise msgspec.ValidationError(f"Expected `int | null`, got {ts!r:.40} - at `$.{self._time}`")
+        elif type(ts) is not int or not 0 <= ts < BEYOND:
+            raise msgspec.ValidationError(
+                f"Expected `int | null` from 0 to 10^14, got {ts!r:.40} - at `$.{self._time}`"
+            )
         keys = message if self._keys is None else self._keys & message.keys()
         points = [Point(key, ts, as_number(message[key])) for key in sorted(keys) if key != self._time]
         return points or [Point("", ts)]

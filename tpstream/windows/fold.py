@@ -56,15 +56,21 @@ def begun(delivery: int, definitions: Definitions) -> DeviceWindows:
     return DeviceWindows(definitions.digest, NEVER, delivery)
 
 
-def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitions: Definitions) -> Folded:
+def fold(
+    state: DeviceWindows, points: Iterable[Point], delivery: int, definitions: Definitions, clock: int = 0
+) -> Folded:
     """Fold the points of one message, delivered at `delivery` (ms), and close what its watermark closes.
 
+    `clock`: the partition's. Where it is ahead of the delivery, the device is heard at that: it is not silent, however
+    far ahead another's clock has brought it.
     Values that are no numbers move the watermark only; booleans count as 0 and 1.
     """
     adopted = _adopt(state, definitions) if state.definitions != definitions.digest else None
     watermark = newest = state.watermark
-    if delivery > state.heard:
-        state.heard = delivery
+    if delivery > clock:
+        clock = delivery
+    if clock > state.heard:
+        state.heard = clock
     first_key, first, more = state.key, state.first, state.more
     late: list[Late] | None = None
     opened = False
@@ -105,15 +111,23 @@ def fold(state: DeviceWindows, points: Iterable[Point], delivery: int, definitio
 
 
 def fold_one(
-    state: DeviceWindows, key: str, ts: int, value: float | None, delivery: int, definitions: Definitions
+    state: DeviceWindows,
+    key: str,
+    ts: int,
+    value: float | None,
+    delivery: int,
+    definitions: Definitions,
+    clock: int = 0,
 ) -> Folded:
     """The same as `fold` of a single point."""
     series = state.first if key == state.key else state.get(key)
     if series is None or value is None or state.definitions != definitions.digest:
-        return fold(state, (Point(key, ts, value),), delivery, definitions)
+        return fold(state, (Point(key, ts, value),), delivery, definitions, clock)
     watermark = state.watermark
-    if delivery > state.heard:
-        state.heard = delivery
+    if delivery > clock:
+        clock = delivery
+    if clock > state.heard:
+        state.heard = clock
     late: list[Late] | None = None
     opened = False
     while series is not None:

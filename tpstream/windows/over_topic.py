@@ -101,9 +101,9 @@ def _fold_batch(batch: Batch, table: Table[DeviceWindows], windows: tuple[Window
                 number, ts = message.value, message.time
                 if number.__class__ is not float:
                     number = as_number(number)
-                folded = fold_one(state, key, timestamp if ts is None else ts, number, timestamp, definitions)
+                folded = fold_one(state, key, timestamp if ts is None else ts, number, timestamp, definitions, clock)
             else:
-                folded = fold(state, points_of(message, timestamp), timestamp, definitions)
+                folded = fold(state, points_of(message, timestamp), timestamp, definitions, clock)
             if folded is not NOTHING:
                 look = min(look, here.take(record, cell, folded, clock))
     except msgspec.DecodeError as error:

@@ -449,3 +449,28 @@ def test_a_table_that_its_agent_does_not_declare_is_named_with_what_to_do() -> N
     other.partitions[0] = TablePartition(other, 0, LIFE)  # another agent of the worker has it
     with pytest.raises(TpstreamError, match=r"table others: agent test does not declare it; add `tables=\(others,\)`"):
         other.of(batch)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (7, "table values: a key is int 7, not str"),
+        ("\ud800", "has half a pair"),
+        ("\0owner", "begins with a zero character"),
+        ("\0", "begins with a zero character"),
+    ],
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_can_be_no_key_is_refused_in_the_handler(tmp_path: Path, key: Any, said: str, stored: bool) -> None:
+    """Not when it is to be written, where it would end the worker, or be taken for tpstream's own."""
+    state = PartitionState(tmp_path / "0")
+    if stored:
+        state.write(LIFE, {"values": {"k": b"?"}}, {})
+    part = TablePartition(Table("values", Value), 0, LIFE, state)
+    for attempt in (part.get, part.cell, lambda key: part.put(key, Value(1)), part.delete, lambda key: key in part):
+        with pytest.raises(TpstreamError, match=said):
+            attempt(key)
+    for odd in ("", "a\0b", "😀" * 32, " "):
+        part.put(odd, Value(2))
+    part.accept()
+    state.close()

@@ -153,8 +153,33 @@ async def test_a_record_that_cannot_be_folded_is_named_and_leaves_no_trace(bad, 
 
 async def test_a_time_that_is_no_number_is_refused_among_many_fields_too():
     plant = Plant(dict, each={"key": "*"})
-    with pytest.raises(TpstreamError, match=r"plant-0 offset 0: Expected `int \| null`, got 'noon' - at `\$.ts`"):
+    with pytest.raises(TpstreamError, match=r"Expected `int \| null` from 0 to 10\^14, got 'noon' - at `\$.ts`"):
         await plant.handle(record(0, 1, temperature=1, ts="noon"))
+
+
+@pytest.mark.parametrize("ts", [-1, 10**14, (1 << 62) + 1, (1 << 64) - 500, 1 << 70, 1.5])
+@pytest.mark.parametrize(("kind", "window"), [(Reading, {}), (dict, {"key": "*"})])
+async def test_a_time_beyond_all_times_is_refused_before_it_is_in_the_state(ts, kind, window):
+    """A state that holds it could not be stored, and would hold up the checkpoint of the whole worker."""
+    plant = Plant(kind, mean=window)
+    with pytest.raises(TpstreamError, match=r"plant-0 offset 0: Expected "):
+        await plant.handle(record(0, 1, temperature=1.0, ts=ts))
+    await plant.handle(record(1, 2, temperature=1.0, ts=10**14 - 1))
+    plant.restart()
+
+
+async def test_a_producer_whose_clock_is_ahead_costs_others_no_more_than_the_windows_then_open():
+    plant = Plant(mean={"idle": "60ms", "lateness": "2ms"})
+    ahead, sent_ = 3_000, []
+    for n in range(100):
+        sent_.append(record(len(sent_), n, "good", temperature=1.0, ts=n))
+        if n % 5 == 2:
+            sent_.append(record(len(sent_), n + ahead, "ahead", temperature=1.0, ts=n + ahead))
+    batches = [await plant.handle(one) for one in sent_]
+    good = [(r[3], r[5]) for r in results(*batches) if r[1] == "good"]
+    assert good == [(0, 3), *((start, 10) for start in range(10, 90, 10))]
+    late = [p.ts for batch in batches for p in sent(batch, topics.late) if p.device == "good"]
+    assert late == [3, 4, 5, 6, 7, 8, 9]
 
 
 story = st.lists(
