@@ -46,6 +46,22 @@ def test_a_device_that_is_away_is_sent_it_again_with_the_same_id(greenhouse: Pla
     back.close()
 
 
+def test_send_says_of_a_device_that_is_offline_that_its_command_waits(greenhouse: Platform) -> None:
+    away = Device(greenhouse, "away-2")
+    away.say({"temperature": 20})
+    away.close()
+    status = "SELECT argMax(online, ts) FROM device_status WHERE device = 'away-2'"
+    greenhouse.wait(lambda: greenhouse.rows(status) == [(False,)])
+    done = greenhouse.run("send", "away-2", "valve", '{"open": true}', "--timeout", "0.5", "--attempts", "1")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "still ENCODED" in last
+    assert "was not sent yet: away-2 is offline. It stays queued until it expires" in last
+    back = Device(greenhouse, "away-2")
+    greenhouse.wait(lambda: back.commands)
+    back.close()
+
+
 @pytest.mark.parametrize("result", [1, "1", 7, None])
 def test_refused(greenhouse: Platform, result: object) -> None:
     number = f"stubborn-{result}"

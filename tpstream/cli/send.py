@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ import click
 from tpstream.cli import output
 from tpstream.cli.context import json_option, pass_settings
 from tpstream.cli.http import refusal, request
-from tpstream.errors import ConfigurationError, TpstreamError
+from tpstream.errors import ConfigurationError, TpstreamError, Unavailable
 from tpstream.messages import CommandState
 from tpstream.settings import Settings
 
@@ -63,6 +64,7 @@ def send(
 ) -> None:
     """Send DEVICE the command METHOD, with PARAMS as a JSON object, and wait for its result.
 
+    Waits --timeout times --attempts, and 10 s more for the result to be stored.
     Exits with 0 if the device did it, with 1 if it refused or did not answer in time.
 
     \b
@@ -78,7 +80,7 @@ def send(
         return
     tries = attempts or settings.command_attempts
     patience = (timeout or settings.command_timeout) * tries + GRACE_SECONDS
-    found = _wait(settings, sent["id"], patience, quiet=as_json)
+    found = _wait(settings, device, sent["id"], patience, quiet=as_json)
     if as_json:
         output.as_json(found)
     else:
@@ -112,28 +114,42 @@ def _post(settings: Settings, device: str, body: dict[str, Any]) -> dict[str, An
     return answer
 
 
-def _wait(settings: Settings, id: str, patience: float, quiet: bool) -> dict[str, Any]:
+def _wait(settings: Settings, device: str, id: str, patience: float, quiet: bool) -> dict[str, Any]:
     """The command once it has ended. TpstreamError where it does not within `patience` seconds."""
     deadline = time.monotonic() + patience
-    state = "QUEUED"
+    state, attempts = "QUEUED", 0
     while True:
         status, answer = request(settings.host, settings.web_port, "GET", f"/api/v1/commands/{id}")
         if status == 200:
             if answer["state"] not in (state, *ENDED) and not quiet:
                 words = WORDS.get(answer["state"])
                 click.echo(f"{answer['state']}, {words} …" if words else f"{answer['state']} …")
-            state = answer["state"]
+            state, attempts = answer["state"], answer.get("attempts", 0)
             if state in ENDED:
                 assert isinstance(answer, dict)
                 return answer
         elif status not in (404, 503):  # not stored yet; the store is away for a moment
             raise refusal("the API", status, answer)
         if time.monotonic() > deadline:
+            waits = _why_unsent(settings, device) if state == CommandState.ENCODED and not attempts else ""
             raise TpstreamError(
-                f"command {id} is still {state} after {patience:.0f} s; look later with "
+                f"command {id} is still {state} after {patience:.0f} s{waits}; look later with "
                 f"`tpstream sql \"SELECT state, result FROM commands WHERE id = '{id}'\"`"
             )
         time.sleep(POLL_SECONDS)
+
+
+def _why_unsent(settings: Settings, device: str) -> str:
+    """Why a command that is ready was not sent; a device that never sent points has no online status in the API."""
+    from tpstream.web.reads import MAX_ROWS
+
+    rows: list[dict[str, Any]] = []
+    with suppress(Unavailable):
+        status, answer = request(settings.host, settings.web_port, "GET", f"/api/v1/devices?limit={MAX_ROWS}")
+        rows = answer["devices"] if status == 200 else []
+    offline = any(row["device"] == device and row.get("online") in (False, 0) for row in rows)
+    why = f"{device} is offline" if offline else f"{device} is offline or has an earlier command to answer"
+    return f" and was not sent yet: {why}. It stays queued until it expires (TPSTREAM_COMMAND_EXPIRY)"
 
 
 def _result(found: dict[str, Any]) -> str:

@@ -109,6 +109,43 @@ def test_a_command_that_does_not_end_is_an_error_with_a_way_on(
     assert "command c-1 is still SENT" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("rows", "state", "attempts", "words"),
+    [
+        ([("d1", False)], "ENCODED", 0, "and was not sent yet: d1 is offline. It stays queued until it expires"),
+        ([("d2", False), ("d1", True)], "ENCODED", 0, "d1 is offline or has an earlier command to answer. It stays"),
+        ([("d1", None)], "ENCODED", 0, "d1 is offline or has an earlier command to answer. It stays queued until"),
+        (None, "ENCODED", 0, "d1 is offline or has an earlier command to answer. It stays queued until it"),
+        ([("d1", False)], "ENCODED", 1, "after 0 s; look later"),
+        ([("d1", False)], "SENT", 1, "after 0 s; look later"),
+    ],
+)
+def test_of_a_command_that_was_never_sent_the_reason_is_said_as_far_as_it_is_known(
+    server: Server,
+    rows: list[tuple[str, bool | None]] | None,
+    state: str,
+    attempts: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def answer(method: str, path: str, body: bytes) -> Answer:
+        if method == "POST":
+            return 202, {"id": "c-1", "state": "QUEUED"}
+        if path.startswith("/api/v1/devices"):
+            devices = [{"device": number, "online": online} for number, online in rows or ()]
+            return (503, {"error": "away"}) if rows is None else (200, {"total": 1, "devices": devices})
+        return 200, {"id": "c-1", "state": state, "attempts": attempts}
+
+    monkeypatch.setattr(send, "GRACE_SECONDS", 0.05)
+    server.answer = answer
+    assert entry.run(["send", "d1", "fan", "--timeout", "0.01", "--attempts", "1"]) == 1
+    err = capsys.readouterr().err
+    assert words in err
+    assert "look later with `tpstream sql" in err
+    assert err.count("\n") == 1
+
+
 def test_without_waiting_only_the_id_comes_back(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.answer = life_of_a_command("SENT")
     assert entry.run(["send", "d1", "fan", "--no-wait"]) == 0
