@@ -18,6 +18,8 @@ import psutil
 import pytest
 from parts.kafka import free_port
 
+from tpstream.settings import Settings
+
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +106,16 @@ def test_ready_means_that_every_part_is_well(whole: Whole) -> None:
     parts = {name: entry["ok"] for name, entry in report.items() if isinstance(entry, dict)}
     assert parts == dict.fromkeys(("kafka", "process", "store", "bridge", "worker-store"), True)
     whole.shell(f"{sys.executable} -m tpstream health")
+
+
+def test_the_page_names_every_port_and_all_that_is_in_the_data_directory(whole: Whole) -> None:
+    page = (ROOT / "docs" / "up.md").read_text()
+    ports = page.split("Ports are the settings ")[1].split("Unless")[0]
+    for name in PORTS:
+        assert f"{name}_PORT` ({getattr(Settings(), f'{name.lower()}_port')}" in ports
+    table = page.split("## In the data directory")[1].split("## ")[0]
+    for entry in Path(whole.environ["TPSTREAM_DATA_DIR"]).iterdir():
+        assert f"| `{entry.name}" in table
 
 
 def test_the_three_commands_that_it_shows_work_as_they_stand(whole: Whole) -> None:
