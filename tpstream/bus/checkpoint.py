@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tpstream.bus.attempt import one_line
 from tpstream.bus.cell import Prepared
 from tpstream.bus.changelog import Changelogs, Superseded
 from tpstream.bus.lane import Lane
@@ -139,6 +140,9 @@ class Checkpoint:
                 elif time.monotonic() - dropped[1] > GIVE_UP_SECONDS:
                     self.lane.fail(f"no checkpoint could be finished for {GIVE_UP_SECONDS:.0f} s: {error}")
                     return
+            except Exception as error:  # whatever it is: without checkpoints nothing goes on
+                self.lane.fail(f"the checkpoint ended: {one_line(error)}")
+                return
 
     async def take(self) -> None:
         """Make durable what was handed over until now; waits for parts that are away, for as long as it takes.

@@ -110,7 +110,7 @@ class LaneConsumer(driver.Consumer):  # type: ignore[misc]
         others: dict[TP, Any] = {}
         for tp, some in records.items():
             if tp.topic in lane.topics:
-                lane.offer(tp.topic, tp.partition, some)
+                lane.offer(tp.topic, tp.partition, some, self._committed_offset.get(TP(*tp)))
             else:
                 others[tp] = some
         for tp, record in self.scheduler.iterate(others):

@@ -26,6 +26,7 @@ from tpstream.bus.progress import Place, Progress
 from tpstream.bus.sink import Outlet
 from tpstream.bus.topics import Topic
 from tpstream.errors import Full
+from tpstream.observability import metrics
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Lane:
         self._waiting_lists: dict[tuple[str, int], deque[tuple[Topic[Any], list[Record]]]] = {}
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._paused: set[Place] = set()
+        self._gaps: set[Place] = set()
+        """Of users' topics: partitions of which it was said that offsets are missing."""
         self._draining = False
         self.assignment = 0
         """Counts how often partitions came or went: records asked for before are not to be taken after."""
@@ -154,11 +157,24 @@ class Lane:
 
     # From the consumer
 
-    def offer(self, topic: str, partition: int, records: list[Record]) -> None:
-        """Take records as they were fetched; those taken before (a seek back) are passed over."""
+    def offer(self, topic: str, partition: int, records: list[Record], committed: int | None = None) -> None:
+        """Take records as they were fetched; those taken before (a seek back) are passed over.
+
+        `committed`: where the group was as the partition was assigned; None: not known.
+        """
         progress = self.progress.get((topic, partition))
         if progress is None or self._draining or not records:
             return
+        if progress.fetched >= 0:
+            committed = progress.fetched
+        elif committed is not None and records[0].offset < committed:
+            log.error(
+                "%s-%d was made anew: it begins at %d, and was committed up to %d. Tables that have folded the old one "
+                "pass over what is new up to there; give the new topic another name",
+                *(topic, partition, records[0].offset, committed),
+            )
+        if committed is not None and records[0].offset > committed:
+            self._missed(topic, partition, committed, records[0].offset)
         if records[0].offset < progress.fetched:
             records = [record for record in records if record.offset >= progress.fetched]
             if not records:
@@ -182,6 +198,17 @@ class Lane:
         if progress.buffered > settings.lane_records or progress.bytes > settings.lane_bytes:
             self._paused.add((topic, partition))
             self._pause(topic, partition)
+
+    def _missed(self, topic: str, partition: int, start: int, end: int) -> None:
+        """Offsets from start to end are not there: as it should be after compaction, and else nowhere."""
+        metrics.INPUT_MISSED.labels(topic).inc(end - start)
+        if topic in topics.names() or (topic, partition) not in self._gaps:
+            self._gaps.add((topic, partition))
+            log.error(
+                "%s-%d: offsets %d to %d were not read before they were deleted, or compacted; if they are missed, "
+                "raise the topic's retention.ms, and publish them again",
+                *(topic, partition, start, end - 1),
+            )
 
     def _foreign(self, name: str) -> Topic[Any]:
         return next(topic for agent in self.agents for topic in agent.topics if topic.name == name)

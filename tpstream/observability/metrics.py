@@ -59,6 +59,12 @@ REPEATS = Counter(
     registry=REGISTRY,
 )
 LATE_POINTS = Counter("tpstream_late_points", "Points that came too late, by reason", ("reason",), registry=REGISTRY)
+INPUT_MISSED = Counter(
+    "tpstream_input_missed",
+    "Offsets that were not there any more when they were to be read, by topic",
+    ("topic",),
+    registry=REGISTRY,
+)
 QUARANTINED = Counter(
     "tpstream_state_quarantined",
     "Stored values and changelog records that are not ours and were set aside, by table",

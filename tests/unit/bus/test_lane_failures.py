@@ -18,6 +18,7 @@ from tpstream.bus.lane import Lane
 from tpstream.bus.position import Life
 from tpstream.bus.topics import uplink_telemetry
 from tpstream.errors import Rejected, Unavailable
+from tpstream.observability import metrics
 from tpstream.settings import Settings
 from tpstream.testing import FakeRecord
 
@@ -225,3 +226,36 @@ async def test_an_error_without_a_line_is_said_without() -> None:
         await asyncio.wait_for(asyncio.Event().wait(), 0)
     assert one_line(hung.value) == "the handler hung beyond TPSTREAM_HANDLER_SECONDS"
     assert one_line(ValueError("two\nlines")) == "ValueError: two"
+
+
+async def test_input_that_is_not_there_any_more_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    one, sent = lane(copy)
+    name = topics.uplink_raw.name
+    before = missed(name)
+    for offset, committed in ((7, 5), (8, 5), (20, 5)):
+        records: Any = [FakeRecord(b"x", offset, 1_000, b"d", ())]
+        one.offer(name, 0, records, committed)
+    await done(one, 21)
+    assert len(sent.rows) == 3
+    assert missed(name) - before == 2 + 11
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(" were not read")[0] for line in said] == [
+        "tp.uplink.raw.v1-0: offsets 5 to 6",
+        "tp.uplink.raw.v1-0: offsets 9 to 19",
+    ]
+
+
+@pytest.mark.parametrize(("first", "committed", "said"), [(5, 5, 0), (5, None, 0), (0, 5, 1)])
+async def test_a_topic_that_was_made_anew_is_named(
+    caplog: pytest.LogCaptureFixture, first: int, committed: int | None, said: int
+) -> None:
+    one, _ = lane(copy)
+    records: Any = [FakeRecord(b"x", first, 1_000, b"d", ())]
+    one.offer(topics.uplink_raw.name, 0, records, committed)
+    await done(one, first + 1)
+    assert caplog.text.count("tp.uplink.raw.v1-0 was made anew: it begins at 0, and was committed up to 5") == said
+    assert len(caplog.records) == said
+
+
+def missed(topic: str) -> float:
+    return metrics.INPUT_MISSED.labels(topic)._value.get()
