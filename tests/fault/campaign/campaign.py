@@ -57,7 +57,7 @@ class Campaign:
         self._dice = random.Random(seed)
         away = (10.0, 8.0) if short else (60.0, 30.0)
         self._setting = Setting(stage, self._dice, *away)
-        self.result = Result(seed, rate, f"{workers} worker(s) of the role process", time.time())
+        self.result = Result(seed, rate, f"{workers} workers and one storing worker", time.time())
         self._sampler: Sampler
         self._plan: Plan
         self._spoken: Spoken
