@@ -109,7 +109,8 @@ class Worker:
         scripts = Scripts(settings)
         store: Store | None = None
         if process:
-            await scripts.start()
+            if any(profile.scripts for profile in catalog.profiles().values()):
+                await scripts.start()  # else their processes would take 56 MB for nothing; the first call starts them
             stack.push_async_callback(scripts.stop)
         else:
             store = await self._unless_stopped(Store.connect(settings))

@@ -57,6 +57,7 @@ def test_run_again_the_history_is_there_and_added_to(platform: Callable[..., Pla
     fleet = Fleet(first, 5, 100, protocol=mqtt.MQTTv5)
     fleet.start()
     fleet.join()
+    assert not first.part("worker").children(), "where nobody has a script no process waits for one"
     assert first.stop() == 0
     again = platform(data_dir=first.settings.data_dir)
     assert fleet.ledger.compare(stored_ids(again)) == WHOLE, "the last messages before the stop are stored too"

@@ -91,6 +91,12 @@ async def test_a_hostile_script_is_stopped_and_the_next_call_works(scripts: Scri
     assert before == after == Result(b'{"n":3}')
 
 
+async def test_a_pool_that_nobody_started_starts_with_its_first_call(loop_settings: Settings) -> None:
+    scripts = Scripts(loop_settings)
+    assert await scripts.run([GOOD]) == [Result(b'{"n":3}')]
+    await scripts.stop()
+
+
 async def test_only_the_offending_call_of_a_batch_fails(scripts: Scripts) -> None:
     hang = HOSTILE["pattern on a long text"]
     calls = [call(hang, b"y") for _ in range(1500)]

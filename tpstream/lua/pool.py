@@ -80,7 +80,7 @@ class Scripts:
         }
 
     async def start(self) -> None:
-        """Start the processes. Raises Unavailable."""
+        """Start the processes, so that the first call need not. Raises Unavailable."""
         async with self._turn:
             if self._child is None:
                 self._child = await Child.start(self._settings)
