@@ -64,7 +64,7 @@ def batch_of(
     tables: Sequence[Table[Any]] = (),
     partition: int = 0,
 ) -> Batch:
-    """A batch of records made by hand (raw records, say); its tables get that partition, empty, if they have not got it."""
+    """A batch of records made by hand (raw records, say); its tables have that partition: empty, where it is new."""
     for table in tables:
         table.partitions.setdefault(partition, TablePartition(table, partition, LIFE))
     return Batch(topic, partition, records, LIFE, "test", services, tables=tables)
