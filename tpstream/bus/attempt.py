@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tpstream.bus.agent import Agent
-from tpstream.bus.batch import Batch, Record, foreign
+from tpstream.bus.batch import MOST_SENT, Batch, Record, foreign
 from tpstream.bus.envelope import header
 from tpstream.bus.position import Position
 from tpstream.bus.refused import fitting
@@ -31,6 +31,10 @@ _NOT_THEIRS = (*_LIBRARIES, str(Path(__file__).parents[1]), "<")
 """How the files of libraries, of this package, and of what is in no file begin."""
 WATCHED = 1_000
 """Of this many records half poison, or refused, stop the agent instead of emptying the topic."""
+
+
+class Overfull(Exception):
+    """A batch has sent so much that it is to be handed over in halves."""
 
 
 class Recent:
@@ -99,6 +103,8 @@ class Attempts:
         self.partition = partition
         self.condition = condition
         self._seconds = seconds
+        self.at_once = agent.at_once
+        """Records to be handed over at once: fewer where these sent too much."""
         self._batch = batch
         self._accept = accept
 
@@ -113,6 +119,9 @@ class Attempts:
             failure = await self._try(topic, records)
             if failure is None:
                 return
+            if isinstance(failure, Overfull):
+                await self._halve(topic, records)
+                return
         if len(records) > 1:
             where = f"{topic.name}-{self.partition}"
             log.warning(
@@ -120,6 +129,12 @@ class Attempts:
                 *(self.agent.name, ATTEMPTS, len(records), where, one_line(failure)),
             )
         await self._bisect(topic, records, failure)
+
+    async def _halve(self, topic: Topic[Any], records: Sequence[Record]) -> None:
+        """They did nothing wrong: as if they had been fetched in two lists."""
+        middle = self.at_once = len(records) // 2
+        await self.run(topic, records[:middle])
+        await self.run(topic, records[middle:])
 
     async def _bisect(self, topic: Topic[Any], records: Sequence[Record], failure: BaseException | None) -> None:
         if len(records) == 1:
@@ -129,7 +144,9 @@ class Attempts:
         middle = len(records) // 2
         for half in (records[:middle], records[middle:]):
             failed = await self._try(topic, half)
-            if failed is not None:
+            if isinstance(failed, Overfull):
+                await self._halve(topic, half)
+            elif failed is not None:
                 await self._bisect(topic, half, failed)
 
     async def _try(self, topic: Topic[Any], records: Sequence[Record]) -> BaseException | None:
@@ -146,6 +163,9 @@ class Attempts:
                 if returned is not None:
                     raise TpstreamError(f"agent {agent.name} returned {type(returned).__name__}, not None")
                 condition.waiting = ""
+                if batch.is_overfull:
+                    self._undo()
+                    return Overfull()
                 await self._accept(agent, batch)
             except Unavailable as error:
                 self._undo()
@@ -169,6 +189,8 @@ class Attempts:
                 return error
             else:
                 condition.failed.add(len(records))
+                if self.at_once < agent.at_once and batch.weight * 4 < MOST_SENT:
+                    self.at_once = min(2 * self.at_once, agent.at_once)
                 metrics.BATCHES.labels(agent.name).inc()
                 metrics.MESSAGES.labels(agent.name).inc(len(records))
                 metrics.HANDLER_SECONDS.labels(agent.name).observe(time.perf_counter() - began)

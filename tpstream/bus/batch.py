@@ -60,6 +60,10 @@ class Outgoing(NamedTuple):
     timestamp: int
 
 
+MOST_SENT = 32_000_000
+"""Bytes that a batch may send, unless it is of one record."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Records of one partition of one topic, in order, for one agent."""
@@ -78,8 +82,16 @@ class Batch:
     _foreign: int = -1
     """What stands for the raw partition in positions of records that come from elsewhere; -1: not computed yet."""
 
+    weight: int = 0
+    """Bytes of what was sent."""
+
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether what was sent is more than one batch may hold in memory, and fewer records would send less."""
+        return self.weight > MOST_SENT and len(self.records) > 1
 
     def __len__(self) -> int:
         return len(self.records)
@@ -167,6 +179,11 @@ class Batch:
             raise TpstreamError(
                 f"{self._sending(topic, position)}: the value is {_kind(value)}, not {topic.accepts.__name__}"
             )
+        if data is not None:
+            self.weight += len(data)
+            if self.weight > MOST_SENT and self.is_overfull:
+                self.outgoing.clear()  # it is handed over again in halves: nothing of this is kept
+                return
         if origin is None and kind is _PUBLISH:  # as pack_derived does: every record that is sent passes here
             life, number, offset, item = position
             tp = pack_published(life, number, offset, item)

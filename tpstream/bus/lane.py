@@ -231,10 +231,13 @@ class Lane:
             if self._draining or not waiting:
                 continue
             topic, records = self._next(waiting)
-            for start in range(0, len(records), agent.at_once):
+            start = 0
+            while start < len(records):
                 if self._draining:
                     return
-                await attempts.run(topic, records[start : start + agent.at_once])
+                some = records[start : start + attempts.at_once]
+                await attempts.run(topic, some)
+                start += len(some)
 
     def settled(self, agent: str, sent: int, refused: int, why: str) -> None:
         """Of so many records that an agent sent topics took all but these; a mass of them stops it, as of errors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from tpstream.bus.agent import Agent, Handler
 from tpstream.bus.attempt import Recent, one_line
 from tpstream.bus.batch import Batch, Outgoing
 from tpstream.bus.lane import Lane
-from tpstream.bus.position import Life
+from tpstream.bus.position import Life, Position
 from tpstream.bus.topics import uplink_telemetry
 from tpstream.errors import Rejected, Unavailable
 from tpstream.observability import metrics
@@ -259,3 +260,31 @@ async def test_a_topic_that_was_made_anew_is_named(
 
 def missed(topic: str) -> float:
     return metrics.INPUT_MISSED.labels(topic)._value.get()
+
+
+async def test_a_batch_that_sends_too_much_comes_again_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one handler may hold in memory is bounded, whatever it makes of its records."""
+    monkeypatch.setattr("tpstream.bus.batch.MOST_SENT", 1_000)
+    monkeypatch.setattr("tpstream.bus.attempt.MOST_SENT", 1_000)
+    sizes, most, poison = [], 0, {37}
+    out: Any = topics.Topic("out.v1", bytes)
+
+    async def swell(batch: Batch) -> None:
+        nonlocal most
+        sizes.append(len(batch))
+        for record in batch:
+            with contextlib.suppress(LookupError):  # a handler that catches what it can
+                batch.send(out, record.value, key="d", position=Position(LIFE, 0, record.offset), timestamp=1)
+            most = max(most, sum(len(row.value or b"") for row in batch.outgoing))
+            if record.offset in poison:
+                raise ValueError("poison")
+
+    one, sent = lane(swell)
+    large = [b"%03d" % n + b"x" * (5_000 if n == 50 else 300 if n < 60 else 0) for n in range(200)]
+    offer(one, *large)
+    await done(one, 200)
+    assert [row.value for row in sent.rows if row.topic == out.name] == [v for n, v in enumerate(large) if n != 37]
+    assert [letter.source_offset for letter in sent.letters()] == [37]
+    assert most == 5_003, "what a single record sends is not bounded; of several no more than 1,000 are kept"
+    assert sizes[0] == 200
+    assert sizes[-1] > 20, "they grow again where they send little"
