@@ -302,7 +302,7 @@ async def test_a_connection_cut_in_an_insert_is_repeated_to_once(own_store, afte
 
 
 async def test_a_query_of_a_roll_up_reads_the_hours_that_it_asks_for_and_not_the_history(own_store):
-    opened, reader = await Store.connect(own_store.settings()), Reader(own_store.settings())
+    opened, reader = await Store.connect(own_store.settings(store_rows=100_000)), Reader(own_store.settings())
     opened.telemetry.add(rows("d", [Arrival(T0 + i * 1000, i, T0, i) for i in range(100_000)]))
     opened.telemetry.add(rows("d", [Arrival(T0 - MONTH * 2 + i * 1000, i, T0, 100_000 + i) for i in range(100_000)]))
     await opened.telemetry.flush()

@@ -265,8 +265,8 @@ async def test_rows_go_packed_to_a_store_that_is_not_on_this_machine(store, read
 
 
 async def test_what_waits_for_a_store_that_is_away_stays_small(own_store):
-    """200,000 rows are the bound by default: 10 MB of columns, where lists of objects took ten times that."""
-    opened = await Store.connect(own_store.settings())
+    """200,000 rows, twice the bound by default: 10 MB of columns, where lists of objects took ten times that."""
+    opened = await Store.connect(own_store.settings(store_rows=100_000))
     own_store.stop(signal.SIGKILL)
     block = points("d", *[(T0 + i, i, "device", T0, i) for i in range(5_000)])
     gc.collect()
