@@ -131,7 +131,7 @@ class Worker:
             web_port=settings.web_port if process else None,
             on_rejected=on_rejected,
         )
-        self._watch(runner)
+        self._watch(runner, catalog)
         if process:
             neighbours = Neighbours(settings)
             self.health.include(neighbours.parts)
@@ -191,9 +191,18 @@ class Worker:
                 owner.tick(now)
             _measure(runner)
 
-    def _watch(self, runner: Runner) -> None:
-        producer = runner.producer
-        self.health.register("kafka", lambda: Part(producer.available, self.settings.bootstrap))
+    def _watch(self, runner: Runner, catalog: Catalog) -> None:
+        where = self.settings.bootstrap
+
+        def kafka() -> Part:
+            if not runner.producer.available:
+                return Part(False, f"Kafka at {where} does not take records")
+            # A worker that has just nothing to send would not notice by that.
+            if not catalog.available:
+                return Part(False, f"Kafka at {where} does not answer")
+            return Part(True, where)
+
+        self.health.register("kafka", kafka)
         self.health.register(self.role, lambda: _condition(runner))
         self.health.number("lag", runner.lag)
         self.health.number("life", lambda: runner.life.hex())
