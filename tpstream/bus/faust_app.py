@@ -47,7 +47,7 @@ MOST = 5_000
 MANY = 1_000
 """Records at once that are no reason to wait for company."""
 
-FETCH_BYTES = 4_000_000
+FETCH_BYTES = 2_500_000
 """Of one answer to a fetch. The client holds it three times over while it reads it; what is behind comes sooner so than
 with fetches of every partition's most, 16 MB for eight."""
 
