@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sysconfig
 import time
 import traceback
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 _LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-_NOT_THEIRS = (*_LIBRARIES, str(Path(__file__).parents[1]), "<")
+_NOT_THEIRS = ("<", *(f"{path}{os.sep}" for path in (*_LIBRARIES, Path(__file__).parents[1])))
 """How the files of libraries, of this package, and of what is in no file begin."""
 WATCHED = 1_000
 """Of this many records half poison, or refused, stop the agent instead of emptying the topic."""
@@ -163,7 +164,7 @@ class Attempts:
                 if returned is not None:
                     raise TpstreamError(f"agent {agent.name} returned {type(returned).__name__}, not None")
                 condition.waiting = ""
-                if batch.is_overfull:
+                if batch.overfull:
                     self._undo()
                     return Overfull()
                 await self._accept(agent, batch)

@@ -76,15 +76,17 @@ def fold(records: Sequence[Record], stamp: int) -> Folded:
         except (Foreign, UnicodeDecodeError):
             foreign += 1
             continue
-        if own < stamp:
+        if key[:1] == "\0" and record.key != OWNER:
+            foreign += 1  # no table has such a key
+        elif own < stamp:
             if record.key != OWNER:
                 ignored.add(key)
-            continue
-        stamp = own
-        if record.key != OWNER:
-            values[key] = value
-        elif value is not None:
-            settled_at = max(settled_at, stored.settled_in(value))
+        else:
+            stamp = own
+            if record.key != OWNER:
+                values[key] = value
+            elif value is not None:
+                settled_at = max(settled_at, stored.settled_in(value))
     return Folded(values, stamp, ignored, foreign, settled_at)
 
 
@@ -236,6 +238,8 @@ class Changelogs:
                 return set()  # ours, sent again
             highest[number] = max(highest.get(number, 0), epoch)
             return set()
+        if key[:1] == "\0":
+            return set()  # no table has such a key
         if epoch == self.epochs[number]:
             # A request of our own: sent twice, or taken after a later one, which it must not outlive.
             return set() if stamp >= self.stamp(number) else {key}

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tpstream import bus
 from tpstream.bus import topics
 from tpstream.bus.agent import Agent, Handler
 from tpstream.bus.attempt import Recent, one_line
@@ -220,6 +222,16 @@ def test_an_error_is_said_with_the_line_of_the_handler_and_not_of_a_library(wron
         line = one_line(error)
     assert line.startswith(said)
     assert line.endswith(f" at test_lane_failures.py:{wrong.__code__.co_firstlineno + 1}")
+
+
+def test_an_application_in_a_folder_beside_the_package_is_their_code() -> None:
+    names: dict[str, Any] = {}
+    exec(
+        compile("def wrong():\n    return int('x')", f"{Path(bus.__file__).parents[1]}_plants/totals.py", "exec"), names
+    )
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        names["wrong"]()
+    assert one_line(raised.value).endswith(" at totals.py:2")
 
 
 async def test_an_error_without_a_line_is_said_without() -> None:

@@ -113,8 +113,9 @@ def test_a_request_that_kafka_took_late_does_not_bring_older_values_back() -> No
 
 
 def test_foreign_records_are_counted_and_left_out() -> None:
-    folded = fold([Logged(0, b"a", b"garbage"), Logged(1, b"\xff", written(1, "b", 1, 1, 1).value)], 0)
-    assert (folded.values, folded.foreign) == ({}, 2)
+    value = written(1, "b", 1, 1, 1).value
+    folded = fold([Logged(0, b"a", b"garbage"), Logged(1, b"\xff", value), Logged(2, b"\0b", value)], 0)
+    assert (folded.values, folded.foreign) == ({}, 3)
 
 
 @given(
