@@ -79,19 +79,15 @@ class Batch:
     rows: list[tuple[Sink, Any, Sequence[Position]]] = field(default_factory=list)
     tables: Collection[Any] = ()
     """The tables that its agent declares: what is written to others could not be undone."""
+    weight: int = 0
+    """Bytes of what was sent."""
+    overfull: bool = False
+    """More was sent than a batch may hold: nothing of it is kept, and its records come again in halves."""
     _foreign: int = -1
     """What stands for the raw partition in positions of records that come from elsewhere; -1: not computed yet."""
 
-    weight: int = 0
-    """Bytes of what was sent."""
-
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
-
-    @property
-    def is_overfull(self) -> bool:
-        """Whether what was sent is more than one batch may hold in memory, and fewer records would send less."""
-        return self.weight > MOST_SENT and len(self.records) > 1
 
     def __len__(self) -> int:
         return len(self.records)
@@ -181,8 +177,9 @@ class Batch:
             )
         if data is not None:
             self.weight += len(data)
-            if self.weight > MOST_SENT and self.is_overfull:
-                self.outgoing.clear()  # it is handed over again in halves: nothing of this is kept
+            if self.weight > MOST_SENT and len(self.records) > 1:
+                self.overfull = True
+                self.outgoing.clear()
                 return
         if origin is None and kind is _PUBLISH:  # as pack_derived does: every record that is sent passes here
             life, number, offset, item = position

@@ -48,8 +48,8 @@ MANY = 1_000
 """Records at once that are no reason to wait for company."""
 
 FETCH_BYTES = 2_500_000
-"""Of one answer to a fetch. The client holds it three times over while it reads it; what is behind comes sooner so than
-with fetches of every partition's most, 16 MB for eight."""
+"""Of one answer to a fetch: the client holds it three times over while it reads it. By what a partition may bring it
+would be 16 MB with eight."""
 
 _FENCED = 82
 """Kafka's error for a static member whose place another process has taken."""
